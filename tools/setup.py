@@ -1,0 +1,103 @@
+"""Set up everything that `make` needs, once: two virtual environments and the CDK CLI.
+
+Runs on a bare Python 3.11+, so it imports the standard library alone and checks the version before
+anything newer is parsed. Each part leaves a stamp with a hash of its inputs; what is up to date is skipped.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+MINIMUM = (3, 11)
+ROOT = Path(__file__).resolve().parents[1]
+STAMPS = ROOT / "build" / "setup"
+
+
+class SetupError(Exception):
+    """Set-up can't go on; the message is one line that says what to do."""
+
+
+def _digest(inputs):
+    digest = hashlib.sha256(sys.version.encode() + str(ROOT).encode())
+    for path in inputs:
+        digest.update((ROOT / path).read_bytes())
+    return digest.hexdigest()
+
+
+def _run(command, step):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        log = STAMPS / "failed.log"
+        log.write_text(done.stdout + done.stderr)
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no output")
+        raise SetupError(
+            f"{step} failed: {reason.strip()[:200]} (whole output: {log.relative_to(ROOT)}; "
+            "check the network and the package index, then run the same command again)"
+        )
+
+
+def _venv(folder, requirements):
+    """Make a virtual environment and install into it; a half-made one is thrown away first."""
+    shutil.rmtree(ROOT / folder, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", folder], f"creating {folder}")
+    pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    _run([*pip, "-r", requirements], f"installing {requirements}")
+
+
+def _app():
+    _venv(".venv", "requirements.txt")
+
+
+def _local():
+    _venv(".venv-local", "local/requirements.txt")
+
+
+def _cli():
+    # npm is a script for `node`, which the wheel puts beside it.
+    os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    _run([".venv/bin/npm", "ci", "--silent"], "installing the CDK CLI")
+
+
+def _ensure(name, shown, inputs, proof, build):
+    stamp, digest = STAMPS / name, _digest(inputs)
+    if (ROOT / proof).exists() and stamp.exists() and stamp.read_text() == digest:
+        return
+    started = time.monotonic()
+    print(f"  setting up {shown} …", flush=True)
+    stamp.unlink(missing_ok=True)
+    build()
+    stamp.write_text(digest)
+    print(f"  {shown} ready in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main():
+    """Bring the virtual environments and the CDK CLI up to date; exits 1 with one line where it can't."""
+    if sys.version_info < MINIMUM:
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(f"setup: Python 3.11 or newer is needed, this is {found}: run make with PYTHON=/path/to/python3.11")
+    STAMPS.mkdir(parents=True, exist_ok=True)
+    app = ("requirements.txt", "requirements.lock")
+    local = ("local/requirements.txt", "local/requirements.lock")
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [
+                pool.submit(_ensure, "app", "the app and its tests", app, ".venv/bin/python", _app),
+                pool.submit(_ensure, "local", "the embedded AWS", local, ".venv-local/bin/python", _local),
+            ]
+            for job in jobs:
+                job.result()
+        _ensure("cli", "the CDK CLI", ("package-lock.json",), "node_modules/aws-cdk/bin/cdk", _cli)
+    except SetupError as error:
+        sys.exit(f"setup: {error}")
+    except KeyboardInterrupt:
+        sys.exit("setup: interrupted; run the same command again to go on")
+
+
+if __name__ == "__main__":
+    main()
