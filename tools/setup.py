@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,6 +77,22 @@ def _ensure(name, shown, inputs, proof, build):
     print(f"  {shown} ready in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def _lock():
+    """Resolve both requirement files anew, without their locks, and write the locks."""
+    for requirements in ("requirements.txt", "local/requirements.txt"):
+        source = ROOT / requirements
+        with tempfile.TemporaryDirectory() as folder:
+            free = Path(folder) / "requirements.txt"
+            free.write_text(source.read_text().replace("-c requirements.lock\n", ""))
+            _run([sys.executable, "-m", "venv", f"{folder}/venv"], "creating a venv")
+            pip = [f"{folder}/venv/bin/python", "-m", "pip", "--disable-pip-version-check"]
+            _run([*pip, "install", "--quiet", "-r", str(free)], f"resolving {requirements}")
+            frozen = subprocess.run([*pip, "freeze"], capture_output=True, text=True, check=True).stdout
+        lock = source.with_suffix(".lock")
+        lock.write_text(f"# Every version that {requirements} resolves to; regenerate with: make lock\n{frozen}")
+        print(f"  wrote {lock.relative_to(ROOT)}", flush=True)
+
+
 def main():
     """Bring the virtual environments and the CDK CLI up to date; exits 1 with one line where it can't."""
     if sys.version_info < MINIMUM:
@@ -85,6 +102,9 @@ def main():
     app = ("requirements.txt", "requirements.lock")
     local = ("local/requirements.txt", "local/requirements.lock")
     try:
+        if "--lock" in sys.argv[1:]:
+            _lock()
+            return
         with ThreadPoolExecutor(2) as pool:
             jobs = [
                 pool.submit(_ensure, "app", "the app and its tests", app, ".venv/bin/python", _app),

@@ -1,0 +1,60 @@
+# `make help` lists what there is. Everything runs from a bare clone with Python 3.11+.
+PYTHON    ?= python3
+WORKFLOWS ?= 24
+SEED      ?= 7
+ENVIRONMENT ?= production
+
+# Tools of the project's own environments come first: python, node and npm of the venv, never the system's.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION = 1
+CDK = node node_modules/aws-cdk/bin/cdk
+CONTEXT = -c environment=$(ENVIRONMENT) $(foreach pair,$(ARGS),-c $(pair))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test prove synth deploy destroy test-alert lint bench docs prices lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what the other targets need (cached; they call it themselves)
+	@$(PYTHON) tools/setup.py
+
+demo: setup ## Deploy to the embedded AWS, run the agents, show the result (WORKFLOWS=24 SEED=7 KEEP=1 MODEL_URL=… MODEL=…)
+	@python -m local.demo --workflows $(WORKFLOWS) --seed $(SEED) $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT)) \
+		$(if $(MODEL_URL),--model-url $(MODEL_URL) --model $(MODEL))
+
+test: setup lint ## Lint, types and every test at reduced size (≤ 5 minutes)
+	@python -m pytest -n 2 --dist loadgroup
+
+prove: setup ## Every property at the size that the issues name
+	@AGENTOPS_TEST_SIZE=full python -m pytest -n 2 --dist loadgroup
+
+synth: setup ## Synthesize the templates with the CDK CLI (ENVIRONMENT=production ARGS="alert_email=me@example.com …")
+	@$(CDK) synth --quiet $(CONTEXT)
+
+deploy: setup ## Deploy to your AWS account, after checks (ENVIRONMENT=… ARGS="alert_email=me@example.com daily_budget_usd=10")
+	@python tools/deploy.py deploy $(CONTEXT)
+
+destroy: setup ## Destroy the stacks; lists what production retains and how to delete or adopt it
+	@python tools/deploy.py destroy $(CONTEXT)
+
+test-alert: setup ## Send one test alert through the deployed topic
+	@python tools/deploy.py test-alert $(CONTEXT)
+
+lint: setup ## ruff and mypy --strict
+	@ruff check . && ruff format --check . && mypy .
+
+bench: setup ## Our hot paths beside the peers', in one run
+	@python -m benchmarks
+
+docs: setup ## Regenerate the generated documentation
+	@PYTHONPATH=runtime python -m agentops_monitoring.catalogue > docs/metrics.md
+
+prices: setup ## Regenerate the price book and print what changed
+	@PYTHONPATH=runtime python tools/generate_price_book.py
+
+lock: ## Resolve the requirements anew and write the locks
+	@$(PYTHON) tools/setup.py --lock
+
+clean: ## Remove everything that the targets made
+	@rm -rf build dist cdk.out .venv .venv-local node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
