@@ -62,7 +62,7 @@ def _local():
 def _cli():
     # npm is a script for `node`, which the wheel puts beside it.
     os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    _run([".venv/bin/npm", "ci", "--silent"], "installing the CDK CLI")
+    _run([".venv/bin/npm", "ci", "--loglevel=error"], "installing the CDK CLI")
 
 
 def _ensure(name, shown, inputs, proof, build):
@@ -89,7 +89,9 @@ def _lock():
             _run([*pip, "install", "--quiet", "-r", str(free)], f"resolving {requirements}")
             frozen = subprocess.run([*pip, "freeze"], capture_output=True, text=True, check=True).stdout
         lock = source.with_suffix(".lock")
-        lock.write_text(f"# Every version that {requirements} resolves to; regenerate with: make lock\n{frozen}")
+        lock.write_text(
+            f"# Every version that {requirements} resolves to; regenerate with: make lock\n{frozen}"
+        )
         print(f"  wrote {lock.relative_to(ROOT)}", flush=True)
 
 
@@ -97,7 +99,9 @@ def main():
     """Bring the virtual environments and the CDK CLI up to date; exits 1 with one line where it can't."""
     if sys.version_info < MINIMUM:
         found = ".".join(map(str, sys.version_info[:3]))
-        sys.exit(f"setup: Python 3.11 or newer is needed, this is {found}: run make with PYTHON=/path/to/python3.11")
+        sys.exit(
+            f"setup: Python 3.11 or newer is needed, this is {found}: run make with PYTHON=/path/to/python3.11"
+        )
     STAMPS.mkdir(parents=True, exist_ok=True)
     app = ("requirements.txt", "requirements.lock")
     local = ("local/requirements.txt", "local/requirements.lock")
