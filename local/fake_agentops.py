@@ -1,9 +1,10 @@
 """A loopback AgentOps: the two endpoints that an exporter talks to, as strict as the real ones.
 
-The contract is AgentOps' own, from its published backend: ``POST /v3/auth/token`` takes ``{"api_key": <UUID>}``
-(400 when it is no UUID, 403 when it is unknown) and answers a bearer token; ``POST /v1/traces`` is an
-OpenTelemetry collector behind that token (401 without it) that takes OTLP as protobuf. Beyond the contract it
-refuses what a real collector would take and then show wrongly: ids of zero, spans without a name, status or times.
+The contract is AgentOps' own, from its published backend: ``POST /v3/auth/token`` takes ``{"api_key":
+UUID}`` (400 when it is no UUID, 403 when it is unknown) and answers a bearer token; ``POST /v1/traces`` is
+an OpenTelemetry collector behind that token (401 without it) that takes OTLP as protobuf. Beyond the
+contract it refuses what a real collector would take and then show wrongly: ids of zero, spans without name,
+status or times.
 
 Run: ``python -m local.fake_agentops --port 0 --record spans.jsonl``; the first line on stdout is its URL.
 """
@@ -39,8 +40,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 AUTH_PATH = "/v3/auth/token"
 TRACES_PATH = "/v1/traces"
 FAULTS_PATH = "/_fake/faults"
-"""Ours, no exporter calls it: ``POST {"path": …, "status": 429, "times": 2}`` makes the next answers of that path
-fail, after ``"hang": seconds``; ``GET`` tells what was received."""
+"""Ours, no exporter calls it: ``POST {"path": …, "status": 429, "times": 2}`` makes the next answers of that
+path fail, after ``"hang": seconds``; ``GET`` tells what was received."""
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
 """An OpenTelemetry collector's default limit of a request's body."""

@@ -1,0 +1,317 @@
+"""One ledger event as one span: pure, and knowing nothing of who receives it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeAlias
+
+from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.export import conventions as c
+
+Attribute: TypeAlias = str | int | float | bool
+
+NS_PER_MS = 1_000_000
+
+
+class MalformedEvent(ValueError):
+    """An event that no span can be made of, now or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of the ledger, as much of it as a span needs."""
+
+    id: str
+    type: str
+    agent: str
+    environment: str
+    at: str
+    """RFC 3339, UTC, milliseconds."""
+    workflow_id: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    request_id: str | None
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A finished span. The same event always gives the same one, so a redelivery repeats itself."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    """OpenTelemetry's: internal, server, client, producer or consumer."""
+    start_ns: int
+    end_ns: int
+    error: str | None
+    """Why it failed; None is success."""
+    attributes: Mapping[str, Attribute]
+    resource: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What differs from one type of event to another."""
+
+    label: str
+    kind: str = "internal"
+    agentops_kind: str = "operation"
+    duration_ms: int = 0
+    error: str | None = None
+    attributes: dict[str, Attribute | None] = field(default_factory=dict)
+
+
+def span_of(event: Event) -> Span | None:
+    """Map an event to its span.
+
+    Returns
+    -------
+    Span or None
+        None for ``invocation_started``: an invocation's one span is made when it ends, under the same id.
+
+    Raises
+    ------
+    MalformedEvent
+        An id is not hexadecimal, of the wrong length or zero, or the time cannot be read.
+    """
+    if event.type == AgentEventType.INVOCATION_STARTED:
+        return None
+    parts = _MAPPERS.get(event.type, _domain)(event)
+    end_ns = _time_ns(event.at)
+    attributes: dict[str, Attribute | None] = {
+        c.AO_KIND: parts.agentops_kind,
+        c.AO_OPERATION: parts.label,
+        c.AO_AGENT: event.agent,
+        c.AO_WORKFLOW: event.workflow_id,
+        c.EVENT_ID: event.id,
+        c.EVENT_TYPE: event.type,
+        c.INVOCATION_ID: event.request_id,
+        **parts.attributes,
+    }
+    return Span(
+        trace_id=_hex_id(event.trace_id, 32, "trace_id"),
+        span_id=_hex_id(event.span_id, 16, "span_id"),
+        parent_id=_hex_id(event.parent_id, 16, "parent_id") if event.parent_id else None,
+        name=_name(parts),
+        kind=parts.kind,
+        start_ns=end_ns - parts.duration_ms * NS_PER_MS,
+        end_ns=end_ns,
+        error=parts.error,
+        attributes={key: value for key, value in attributes.items() if value is not None},
+        resource={
+            c.SERVICE_NAME: event.agent,
+            c.SERVICE_NAMESPACE: f"agentops-{event.environment}",
+            c.DEPLOYMENT_ENVIRONMENT: event.environment,
+            c.AO_ENVIRONMENT: event.environment,
+        },
+    )
+
+
+def _name(parts: _Parts) -> str:
+    """AgentOps' pages tell kinds apart by the end of a span's name; what has no such end and any gen_ai
+    attribute is drawn as a model call."""
+    return parts.label if parts.agentops_kind == "llm" else f"{parts.label}.{parts.agentops_kind}"
+
+
+def _invocation(event: Event) -> _Parts:
+    failed = event.type == AgentEventType.INVOCATION_FAILED
+    error = _error_of(event.data) if failed else {}
+    return _Parts(
+        label=event.agent,
+        # What started it is another agent's message, or something outside all traces.
+        kind="consumer" if event.parent_id else "server",
+        agentops_kind="agent",
+        duration_ms=_duration_ms(event.data),
+        error=f"{error.get('type', 'Error')}: {error.get('message', '')}" if failed else None,
+        attributes={
+            c.OPERATION_NAME: c.OPERATION_INVOKE_AGENT,
+            c.AGENT_NAME: event.agent,
+            c.ERROR_TYPE: error.get("type"),
+            c.AO_ERROR_MESSAGE: error.get("message"),
+            c.STACKTRACE: error.get("stack"),
+        },
+    )
+
+
+def _llm(event: Event) -> _Parts:
+    data = event.data
+    model = str(data.get(c.REQUEST_MODEL) or "unknown")
+    fresh = _count(data, c.INPUT_TOKENS)
+    output = _count(data, c.OUTPUT_TOKENS)
+    read = _count(data, c.CACHE_READ_TOKENS)
+    written = _count(data, c.CACHE_WRITE_TOKENS) + _count(data, "cache_creation_1h.input_tokens")
+    cost = _decimal(data.get("cost_usd"))
+    return _Parts(
+        label=f"{c.OPERATION_CHAT} {model}",
+        kind="client",
+        agentops_kind="llm",
+        duration_ms=_duration_ms(data),
+        attributes={
+            c.OPERATION_NAME: c.OPERATION_CHAT,
+            c.AGENT_NAME: event.agent,
+            c.PROVIDER: _text(data.get(c.PROVIDER)),
+            c.REQUEST_MODEL: model,
+            c.RESPONSE_ID: _text(data.get(c.RESPONSE_ID)),
+            c.INPUT_TOKENS: fresh + read + written,
+            c.OUTPUT_TOKENS: output,
+            c.CACHE_READ_TOKENS: read,
+            c.CACHE_WRITE_TOKENS: written,
+            c.AO_PROMPT_TOKENS: fresh + written,
+            c.AO_COMPLETION_TOKENS: output,
+            c.AO_CACHE_READ_TOKENS: read,
+            c.AO_CACHE_WRITE_TOKENS: written,
+            c.AO_TOTAL_TOKENS: fresh + read + written + output,
+            # Left out when unpriced: a 0 would be added up as a price, and any text breaks AgentOps' trace
+            # page.
+            c.AO_TOTAL_COST: None if cost is None else float(cost),
+            c.COST_USD: None if cost is None else f"{cost:f}",
+            c.COST_STATUS: "unpriced" if cost is None else "priced",
+        },
+    )
+
+
+def _decision(event: Event) -> _Parts:
+    data = event.data
+    return _Parts(
+        label=f"decision {_text(data.get('decision_type')) or 'unknown'}",
+        attributes={
+            c.AO_REASONING: _json(data.get("reasoning_chain")),
+            c.AO_INPUT: _json(data.get("inputs")),
+            c.AO_OUTPUT: _json(data.get("outputs")),
+            c.DECISION_ID: _text(data.get("decision_id")),
+            c.DECISION_TYPE: _text(data.get("decision_type")),
+            c.DECISION_CONFIDENCE: _number(data.get("confidence_score")),
+            c.DECISION_ALTERNATIVES: _json(data.get("alternatives")),
+        },
+    )
+
+
+def _message(event: Event) -> _Parts:
+    data = event.data
+    sent = event.type == AgentEventType.MESSAGE_SENT
+    return _Parts(
+        label=f"{'send' if sent else 'receive'} {_text(data.get('message_type')) or 'message'}",
+        kind="producer" if sent else "consumer",
+        attributes={
+            c.AO_FROM: _text(data.get("from")),
+            c.AO_TO: _text(data.get("to")),
+            c.MESSAGE_ID: _text(data.get("message_id")),
+            c.MESSAGE_OPERATION: "send" if sent else "receive",
+            c.MESSAGE_TYPE: _text(data.get("message_type")),
+            c.MESSAGE_HOP: _number(data.get("hop")),
+            c.MESSAGE_LATENCY: _number(data.get("latency_ms")),
+        },
+    )
+
+
+def _workflow(event: Event) -> _Parts:
+    failed = event.type == AgentEventType.WORKFLOW_FAILED
+    reason = _text(event.data.get("reason"))
+    # No length of its own: AgentOps takes a trace's name from the span that starts first and its state from
+    # the one that starts last, so the root must stay the first and this the last.
+    return _Parts(
+        label=event.type,
+        agentops_kind="workflow",
+        error=(reason or "workflow failed") if failed else None,
+        attributes={
+            c.AO_END_STATE: "Error" if failed else "Success",
+            c.AO_OUTPUT: _json(event.data),
+            c.WORKFLOW_REASON: reason,
+            c.WORKFLOW_DURATION: _number(event.data.get("duration_ms")),
+        },
+    )
+
+
+def _domain(event: Event) -> _Parts:
+    failed = event.type == AgentEventType.TEST_FAILED
+    return _Parts(
+        label=event.type,
+        duration_ms=_duration_ms(event.data),
+        error="tests failed" if failed else None,
+        attributes={c.AO_OUTPUT: _json(event.data or None)},
+    )
+
+
+_MAPPERS: Mapping[str, Callable[[Event], _Parts]] = {
+    AgentEventType.INVOCATION_COMPLETED: _invocation,
+    AgentEventType.INVOCATION_FAILED: _invocation,
+    AgentEventType.LLM_USAGE: _llm,
+    AgentEventType.DECISION_MADE: _decision,
+    AgentEventType.MESSAGE_SENT: _message,
+    AgentEventType.MESSAGE_RECEIVED: _message,
+    AgentEventType.WORKFLOW_COMPLETED: _workflow,
+    AgentEventType.WORKFLOW_FAILED: _workflow,
+}
+
+
+def _hex_id(value: object, length: int, what: str) -> str:
+    try:
+        if isinstance(value, str) and len(value) == length and int(value, 16) > 0:
+            return value.lower()
+    except ValueError:
+        pass
+    raise MalformedEvent(f"{what} {value!r} is not {length} hexadecimal digits other than zero")
+
+
+def _time_ns(at: str) -> int:
+    try:
+        when = datetime.fromisoformat(at)
+        return round(when.timestamp() * 1000) * NS_PER_MS
+    except (ValueError, TypeError) as error:
+        raise MalformedEvent(f"time {at!r} cannot be read: {error}") from None
+
+
+def _duration_ms(data: Mapping[str, Any]) -> int:
+    """Rounded up, so that a span starts no later than what happened inside it."""
+    duration = _number(data.get("duration_ms"))
+    return max(0, math.ceil(duration)) if duration is not None else 0
+
+
+def _number(value: object) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    if isinstance(value, int) or not math.isfinite(value):
+        return value if isinstance(value, int) else None
+    return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
+
+
+def _count(data: Mapping[str, Any], key: str) -> int:
+    number = _number(data.get(key))
+    return max(0, int(number)) if number is not None else 0
+
+
+def _decimal(value: object) -> Decimal | None:
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _json(value: object) -> str | None:
+    """Text as it is; anything else as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _error_of(data: Mapping[str, Any]) -> dict[str, str]:
+    error = data.get("error")
+    if not isinstance(error, Mapping):
+        return {} if error is None else {"message": str(error)}
+    return {key: str(value) for key, value in error.items() if value is not None}
