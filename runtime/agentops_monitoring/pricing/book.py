@@ -1,0 +1,271 @@
+"""The price book: which model a name means, and what its tokens cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
+from os import path
+from typing import Any
+
+from agentops_monitoring.pricing.usage import TokenUsage
+
+_EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
+_ZERO = Decimal(0)
+
+_HOSTS = {
+    "bedrock": "aws", "bedrock_converse": "aws", "aws": "aws", "anthropic": "anthropic", "openai": "openai",
+    "azure": "openai", "google": "google", "gemini": "google", "vertex_ai": "google", "models": "google",
+}  # fmt: skip
+_GEOGRAPHIES = frozenset(
+    ("global", "regional", "us", "us-gov", "eu", "apac", "au", "jp", "in", "ca", "sa", "mx", "il", "me", "af")
+)
+# A profile or model of the account's own: its ARN does not say which model stands behind it.
+_OPAQUE_ARNS = ("application-inference-profile", "provisioned-model", "custom-model", "imported-model")
+
+
+class _Rate:
+    """USD per million tokens, by the size of the prompt."""
+
+    __slots__ = ("base", "steps")
+
+    def __init__(self, raw: str | list[Any]) -> None:
+        self.base = Decimal(raw if isinstance(raw, str) else raw[0])
+        self.steps: tuple[tuple[int, Decimal], ...] = ()
+        if not isinstance(raw, str):
+            self.steps = tuple((int(above), Decimal(price)) for above, price in reversed(raw[1]))
+
+    def at(self, prompt_tokens: int) -> Decimal:
+        for above, price in self.steps:
+            if prompt_tokens > above:
+                return price
+        return self.base
+
+
+Rates = tuple[_Rate | None, ...]
+"""The rates of the five counts of `TokenUsage`, in their order."""
+
+
+def _rates(raw: Mapping[str, Any]) -> Rates:
+    """Complete a period's prices: a cached token without a price of its own costs as what it is a kind of."""
+    return tuple(
+        next((_Rate(raw[kind]) for kind in kinds if kind in raw), None)
+        for kinds in (("i",), ("o",), ("r", "i"), ("w", "i"), ("h", "w", "i"))
+    )
+
+
+class Model:
+    """One model of one provider."""
+
+    __slots__ = ("_days", "_raw", "id", "provider")
+
+    def __init__(self, provider: str, raw: Mapping[str, Any]) -> None:
+        self.provider = provider
+        self.id: str = raw["id"]
+        self._raw = raw
+        self._days: dict[tuple[str, date], Rates | None] = {}
+
+    def matches(self, name: str) -> bool:
+        """Whether a name means this model."""
+        return _matches(self._raw["match"], name)
+
+    def rates(self, tier: str, day: date) -> Rates | None:
+        """Return the rates of a tier on a day; None where the book knows none."""
+        if (tier, day) not in self._days:
+            if len(self._days) > 64:
+                self._days.clear()
+            self._days[tier, day] = self._read(tier, day.isoformat())
+        return self._days[tier, day]
+
+    def _read(self, tier: str, day: str) -> Rates | None:
+        standard = _active(self._raw["prices"], day)
+        if standard is None or tier == "standard":
+            return None if standard is None else _rates(standard)
+        special = _active(self._raw.get("tiers", {}).get(tier, ()), day)
+        return None if special is None else _rates({**standard, **special})
+
+
+def _active(periods: Sequence[Any], day: str) -> Mapping[str, Any] | None:
+    for since, prices in reversed(periods):
+        if since is None or since <= day:
+            found: Mapping[str, Any] = prices
+            return found
+    return None
+
+
+def _matches(rule: Any, name: str) -> bool:
+    if isinstance(rule, list):
+        return any(_matches(each, name) for each in rule)
+    if isinstance(rule, dict):
+        return all(_matches(each, name) for each in rule["all"])
+    kind, text = rule[0], rule[1:]
+    if kind == "=":
+        return bool(name == text)
+    if kind == "^":
+        return name.startswith(text)
+    if kind == "$":
+        return name.endswith(text)
+    if kind == "*":
+        return text in name
+    import re
+
+    return re.search(text, name) is not None
+
+
+class Book:
+    """All models, with the origin and the date of their prices."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self.source: str = raw["source"]
+        self.version: str = raw["version"]
+        self.generated: str = raw["generated"]
+        self._hints: list[tuple[str, Any]] = []
+        self._models: dict[str, list[Model]] = {}
+        self._by_id: dict[str, Model] = {}
+        for provider in raw["providers"]:
+            models = [Model(provider["id"], each) for each in provider["models"]]
+            self._models[provider["id"]] = models
+            if provider.get("match") is not None:
+                self._hints.append((provider["id"], provider["match"]))
+            for model in models:
+                self._by_id.setdefault(model.id, model)
+        ids = (each.id.split(".") for each in self._models.get("aws", ()))
+        plain = (parts[1:] if parts[0] in _GEOGRAPHIES else parts for parts in ids)
+        self._vendors = frozenset(parts[0] for parts in plain if len(parts) > 1)
+
+    def models(self) -> Iterable[Model]:
+        """All models, each once."""
+        return (model for models in self._models.values() for model in models)
+
+    def find(self, name: str, region: str | None = None) -> Model | None:
+        """Return the model that a name means; None when the book does not know it."""
+        name = name.strip().lower()
+        host: str | None = None
+        if name.startswith("arn:"):
+            # arn:aws:bedrock:<region>:<account>:<kind>/<name>, and the name may hold colons.
+            kind, _, name = name.split(":", 5)[-1].partition("/")
+            if kind in _OPAQUE_ARNS or not name:
+                return None
+            host = "aws"
+        elif "/" in name:
+            host = _HOSTS.get(name.partition("/")[0])
+            name = name.rpartition("/")[2]
+        if host is None and "." in name and name.partition(".")[0] in self._vendors | _GEOGRAPHIES:
+            host = "aws"
+        for candidate in _spellings(name):
+            found = self._search(candidate, host, region)
+            if found is not None:
+                return found
+        known = self._by_id.get(name)
+        return known if known is not None and host in (None, known.provider) else None
+
+    def _search(self, name: str, host: str | None, region: str | None) -> Model | None:
+        if host == "aws":
+            head, _, rest = name.partition(".")
+            # Geographies come up faster than the book: what it does not list costs as in-Region does.
+            regional = rest if head in _GEOGRAPHIES and head != "global" else ""
+            return self._first("aws", name) or (self._first("aws", regional) if regional else None)
+        order = [host] if host else [provider for provider, rule in self._hints if _matches(rule, name)]
+        if host is None:
+            order += [each for each in self._models if each not in order]
+            if region is not None and region.count("-") >= 2:
+                order.insert(0, "aws")
+        return next((model for each in order if (model := self._first(each, name))), None)
+
+    def _first(self, provider: str, name: str) -> Model | None:
+        return next((each for each in self._models.get(provider, ()) if each.matches(name)), None)
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """The name, then how else it is written: a date glued together, `@date`, `-latest`."""
+    yield name
+    if "@" in name:
+        name = name.replace("@", "-")
+        yield name
+    head, _, tail = name.rpartition("-")
+    if len(tail) == 8 and tail.isdigit():
+        yield f"{head}-{tail[:4]}-{tail[4:6]}-{tail[6:]}"
+    if tail == "latest":
+        yield head
+
+
+@lru_cache(maxsize=1)
+def price_book() -> Book:
+    """The committed book, read once."""
+    with open(path.join(path.dirname(__file__), "book.json"), encoding="utf-8") as file:
+        return Book(json.load(file))
+
+
+@lru_cache(maxsize=1024)
+def _find(name: str, region: str | None) -> Model | None:
+    return price_book().find(name, region)
+
+
+@lru_cache(maxsize=1024)
+def resolve(model: str, *, region: str | None = None) -> str | None:
+    """Return the price book's id of a model; None when it knows none. `resolve(resolve(m)) == resolve(m)`.
+
+    Parameters
+    ----------
+    model
+        A short name, a dated name, `…-latest`, a Bedrock model or inference profile id, or its ARN.
+    region
+        See `llm_cost`.
+    """
+    found = _find(model, region)
+    if found is None:
+        return None
+    # Providers share some ids; one that means another provider's model by itself gets its provider's name.
+    return found.id if _find(found.id, None) is found else f"{found.provider}/{found.id}"
+
+
+def llm_cost(
+    model: str, usage: TokenUsage, *, at: datetime | str | None = None, region: str | None = None
+) -> Decimal | None:
+    """Return the USD of one model call, exact; None when the model, or one of its tokens, has no known price.
+
+    Parameters
+    ----------
+    model
+        A short name, a dated name, `…-latest`, a Bedrock model or inference profile id, or its ARN.
+    usage
+        The call's tokens.
+    at
+        When the call was made (prices change); a naive time is UTC, a text is RFC 3339. Now when left out.
+    region
+        The AWS region of a call to Bedrock: a name that does not say where it runs is then priced as
+        Bedrock's in-Region endpoint. Leave it out for other providers.
+
+    Raises
+    ------
+    ValueError
+        A count of tokens is negative or no whole number.
+    """
+    counts: tuple[int, ...] = usage[:5]
+    for count in counts:
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"{count!r} is no count of tokens")
+    found = _find(model, region)
+    if found is None:
+        return None
+    rates = found.rates(usage.tier, _day(at))
+    if rates is None:
+        return None
+    prompt = usage.prompt_tokens
+    total = _ZERO
+    for count, rate in zip(counts, rates, strict=True):
+        if count:
+            if rate is None:
+                return None
+            total = _EXACT.fma(rate.at(prompt) if rate.steps else rate.base, count, total)
+    return None if rates[0] is None else _EXACT.scaleb(total, -6)
+
+
+def _day(at: datetime | str | None) -> date:
+    if at is None:
+        return datetime.now(UTC).date()
+    if isinstance(at, str):
+        at = datetime.fromisoformat(at)
+    return at.date() if at.tzinfo is None else at.astimezone(UTC).date()

@@ -1,0 +1,215 @@
+"""The price book against its source, which prices each call on its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import timeit
+import warnings
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from genai_prices import Usage
+from genai_prices.data import providers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentops_monitoring.pricing import TokenUsage, llm_cost, price_book, resolve
+from tools.generate_price_book import BOOK, book
+
+PROVIDERS = {each.id: each for each in providers if each.id in ("anthropic", "openai", "google", "aws")}
+MODELS = {(each.id, model.id): model for each in PROVIDERS.values() for model in each.models}
+OURS = list(MODELS)
+COUNT = st.integers(0, 400_000)
+TIERS = {"batch": {"processing": "batch"}, "flex": {"service_tier": "flex"}, "standard": None}
+
+
+def source_cost(provider: str, name: str, usage: TokenUsage, at: datetime) -> Decimal:
+    written = usage.cache_write_tokens + usage.cache_write_1h_tokens
+    theirs = Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = MODELS[provider, (resolve(f"{provider}/{name}") or name).removeprefix(f"{provider}/")]
+        price = found.calc_price(
+            theirs, PROVIDERS[provider], genai_request_timestamp=at, price_context=TIERS[usage.tier]
+        )
+    total: Decimal = price.total_price
+    return total
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    model=st.sampled_from(OURS),
+    counts=st.tuples(COUNT, COUNT, COUNT, COUNT, COUNT),
+    tier=st.sampled_from(sorted(TIERS)),
+    at=st.datetimes(datetime(2024, 1, 1), datetime(2027, 3, 1), timezones=st.just(UTC)),
+)
+def test_every_model_costs_what_the_source_says(
+    model: tuple[str, str], counts: tuple[int, int, int, int, int], tier: str, at: datetime
+) -> None:
+    provider, name = model
+    usage = TokenUsage(*counts, tier=tier)
+    cost = llm_cost(f"{provider}/{name}", usage, at=at)
+    if cost is None:
+        # Unpriced by tokens in the source too, or a tier that the source falls back from in silence.
+        standard = usage._replace(tier="standard")
+        silent = source_cost(provider, name, usage, at) == source_cost(provider, name, standard, at)
+        assert silent or llm_cost(f"{provider}/{name}", standard, at=at) is None
+    else:
+        assert cost == source_cost(provider, name, usage, at)
+
+
+def test_the_committed_book_is_what_the_script_writes() -> None:
+    assert json.loads(BOOK.read_text()) == book(price_book().generated)
+    assert price_book().version
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("claude-3-opus", "claude-3-opus-latest"),
+        ("claude-3-opus-20240229", "claude-3-opus-latest"),
+        ("Claude-Sonnet-4-5", "claude-sonnet-4-5"),
+        ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5"),
+        ("anthropic/claude-opus-4-5", "claude-opus-4-5"),
+        ("gpt-4o-latest", "gpt-4o"),
+        ("gpt-4o-20240806", "gpt-4o"),
+        ("models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
+        ("us.amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
+        ("bedrock/us.amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
+        (
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "regional.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        ),
+        (
+            "ca.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "regional.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        ),
+        (
+            "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/"
+            "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "regional.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        ),
+        (
+            "global.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "global.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        ),
+        (
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0",
+            "regional.anthropic.claude-3-haiku-20240307-v1:0",
+        ),
+        ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3", None),
+        ("my-own-model", None),
+        ("", None),
+    ],
+)
+def test_names_resolve(name: str, expected: str | None) -> None:
+    assert resolve(name) == expected
+    if expected is not None:
+        assert resolve(expected) == expected
+
+
+@pytest.mark.parametrize(("provider", "name"), OURS)
+def test_an_id_means_itself(provider: str, name: str) -> None:
+    canonical = resolve(f"{provider}/{name}")
+    assert canonical is None or resolve(canonical) == canonical
+
+
+def test_seed_example() -> None:
+    assert llm_cost("claude-3-opus", TokenUsage(1000, 500)) == Decimal("0.0525")
+
+
+def test_cached_tokens_are_not_counted_twice() -> None:
+    # 1,000 at $3, 4,000 read at $0.30, 500 written at $3.75, 200 output at $15.
+    cost = llm_cost("claude-3-7-sonnet", TokenUsage(1000, 200, 4000, 500))
+    assert cost == Decimal("0.003") + Decimal("0.0012") + Decimal("0.001875") + Decimal("0.003")
+
+
+def test_regional_profiles_carry_their_premium() -> None:
+    usage = TokenUsage(1_000_000, 0)
+    assert llm_cost("global.anthropic.claude-haiku-4-5-20251001-v1:0", usage) == 1
+    assert llm_cost("eu.anthropic.claude-haiku-4-5-20251001-v1:0", usage) == Decimal("1.1")
+    assert llm_cost("claude-haiku-4-5-20251001", usage) == 1
+    assert llm_cost("claude-haiku-4-5-20251001", usage, region="eu-west-1") == Decimal("1.1")
+
+
+@pytest.mark.parametrize("model", ["my-own-model", "gpt-live-1", "gemma-3"])
+def test_what_has_no_token_price_is_unpriced_never_free(model: str) -> None:
+    assert llm_cost(model, TokenUsage(10, 10)) is None
+
+
+def test_a_tier_without_a_price_is_unpriced() -> None:
+    assert llm_cost("claude-3-opus", TokenUsage(10, 10, tier="priority")) is None
+
+
+@pytest.mark.parametrize("usage", [TokenUsage(-1, 0), TokenUsage(1, 1.5)])  # type: ignore[arg-type]
+def test_wrong_counts_are_refused(usage: TokenUsage) -> None:
+    with pytest.raises(ValueError, match="count of tokens"):
+        llm_cost("claude-3-opus", usage)
+
+
+def test_prices_follow_the_date() -> None:
+    usage = TokenUsage(300_000, 0)
+    assert llm_cost("claude-opus-4-6", usage, at="2026-03-12T23:59:59.999Z") == 3
+    assert llm_cost("claude-opus-4-6", usage, at="2026-03-13T00:00:00.000Z") == Decimal("1.5")
+
+
+def test_adapters_agree_on_one_meaning() -> None:
+    expected = TokenUsage(60, 7, 40)
+    assert (
+        TokenUsage.from_bedrock({"inputTokens": 60, "outputTokens": 7, "cacheReadInputTokens": 40})
+        == expected
+    )
+    assert (
+        TokenUsage.from_anthropic({"input_tokens": 60, "output_tokens": 7, "cache_read_input_tokens": 40})
+        == expected
+    )
+    chat = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 40}}
+    assert TokenUsage.from_openai(chat) == expected
+    responses = {"input_tokens": 100, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 40}}
+    assert TokenUsage.from_openai(responses) == expected
+    gemini = {
+        "promptTokenCount": 100,
+        "cachedContentTokenCount": 40,
+        "candidatesTokenCount": 5,
+        "thoughtsTokenCount": 2,
+    }
+    assert TokenUsage.from_google(gemini) == expected
+
+
+def test_one_hour_writes_are_told_apart() -> None:
+    bedrock = {
+        "inputTokens": 1,
+        "outputTokens": 1,
+        "cacheWriteInputTokens": 30,
+        "cacheDetails": [{"ttl": "1h", "inputTokens": 20}, {"ttl": "5m", "inputTokens": 10}],
+    }
+    assert TokenUsage.from_bedrock(bedrock) == TokenUsage(1, 1, 0, 10, 20)
+
+
+def test_a_warm_lookup_is_cheap() -> None:
+    usage, at = TokenUsage(1000, 500), datetime.now(UTC)
+    llm_cost("claude-3-opus", usage, at=at)
+    best = min(timeit.repeat(lambda: llm_cost("claude-3-opus", usage, at=at), number=2000, repeat=5))
+    assert best / 2000 < 20e-6
+
+
+def test_importing_prices_loads_no_third_party_code() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'runtime'); import agentops_monitoring.pricing; "
+        "print([m for m in sys.modules if m.partition('.')[0] in ('boto3', 'botocore', 'genai_prices')])"
+    )
+    root = Path(__file__).parents[3]
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,133 @@
+"""Write the price book from the installed `genai-prices`: `python tools/generate_price_book.py`.
+
+genai-prices counts cached tokens as input; the book holds prices only, so that difference stays out of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from genai_prices import types
+from genai_prices.data import providers
+
+BOOK = Path(__file__).parent.parent / "runtime" / "agentops_monitoring" / "pricing" / "book.json"
+
+# In this order a name that says nothing of its provider is looked up.
+PROVIDERS = ("anthropic", "openai", "google", "aws")
+KINDS = {
+    "input_mtok": "i",
+    "output_mtok": "o",
+    "cache_read_mtok": "r",
+    "cache_write_mtok": "w",
+    "cache_write_1h_mtok": "h",
+}
+TIERS = {
+    ("processing", "batch"): "batch",
+    ("service_tier", "flex"): "flex",
+    ("service_tier", "priority"): "priority",
+    ("service_tier", "fast"): "fast",
+    ("speed", "fast"): "fast",
+}
+
+
+def rule(clause: Any) -> Any:
+    """Write a match clause: one text with its kind in front, a list for "any", {"all": …} for "all"."""
+    match clause:
+        case types.ClauseEquals():
+            return "=" + clause.equals.lower()
+        case types.ClauseStartsWith():
+            return "^" + clause.starts_with.lower()
+        case types.ClauseEndsWith():
+            return "$" + clause.ends_with.lower()
+        case types.ClauseContains():
+            return "*" + clause.contains.lower()
+        case types.ClauseRegex():
+            return "~" + clause.regex
+        case types.ClauseOr():
+            return [rule(each) for each in clause.or_]
+        case types.ClauseAnd():
+            return {"all": [rule(each) for each in clause.and_]}
+    raise ValueError(f"unknown clause {clause!r}")
+
+
+def price(value: Any) -> Any:
+    if isinstance(value, types.TieredPrices):
+        return [str(value.base), [[tier.start, str(tier.price)] for tier in value.tiers]]
+    return str(value)
+
+
+def rates(prices: Any) -> dict[str, Any]:
+    return {
+        kind: price(prices.__dict__[name])
+        for name, kind in KINDS.items()
+        if prices.__dict__.get(name) is not None
+    }
+
+
+def since(constraint: Any) -> str | None:
+    if constraint is None:
+        return None
+    if isinstance(constraint, types.StartDateConstraint):
+        return constraint.start_date.isoformat()
+    raise ValueError(f"unknown constraint {constraint!r}")
+
+
+def model(info: Any) -> dict[str, Any] | None:
+    conditional = (
+        info.prices if isinstance(info.prices, list) else [types.ConditionalPrice(prices=info.prices)]
+    )
+    periods = [[since(each.constraint), rates(each.prices)] for each in conditional]
+    # The source falls back on its first entry before any of them starts.
+    periods[0][0] = None
+    if not any(period[1] for period in periods):
+        return None
+    tiers: dict[str, list[Any]] = {}
+    for variant in info.price_variants or ():
+        (condition,) = variant.when.items()
+        if condition == ("service_tier", "default"):
+            continue
+        tiers.setdefault(TIERS[condition], []).append([since(variant.constraint), rates(variant.prices)])
+    written = {"id": info.id, "match": rule(info.match), "prices": periods}
+    # The source takes the first variant that is active, the book the last period that is.
+    return written | ({"tiers": {name: each[::-1] for name, each in tiers.items()}} if tiers else {})
+
+
+def book(generated: str) -> dict[str, Any]:
+    """Return the whole book."""
+    by_id = {provider.id: provider for provider in providers}
+
+    def models(infos: Iterable[Any]) -> list[dict[str, Any]]:
+        return [written for each in infos if (written := model(each)) is not None]
+
+    return {
+        "source": "genai-prices",
+        "version": version("genai-prices"),
+        "generated": generated,
+        "providers": [
+            {
+                "id": name,
+                "match": rule(by_id[name].model_match) if by_id[name].model_match else None,
+                "models": models(by_id[name].models),
+            }
+            for name in PROVIDERS
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--date", default=datetime.now(UTC).date().isoformat(), help="the book's date")
+    written = book(parser.parse_args().date)
+    BOOK.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
+    count = sum(len(provider["models"]) for provider in written["providers"])
+    print(f"{BOOK}: {count} models, genai-prices {written['version']}, {BOOK.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
