@@ -80,6 +80,7 @@ class FakeAgentOps:
         self._lock = threading.Lock()
         self._tokens: set[str] = set()
         self._faults: dict[str, Fault] = {}
+        self._expire_after: int | None = None
         self.project_id = str(uuid.uuid4())
         self.requests: list[tuple[str, int]] = []
         """Path and answered status of every request, in order."""
@@ -92,10 +93,9 @@ class FakeAgentOps:
         with self._lock:
             self._faults[path] = Fault(status, hang_s, times)
 
-    def revoke_tokens(self) -> None:
-        """Forget the tokens given out, as when they expire."""
-        with self._lock:
-            self._tokens.clear()
+    def expire_after(self, requests: int) -> None:
+        """Forget the tokens given out after so many accepted requests, as when they expire."""
+        self._expire_after = requests
 
     def handle(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
         """Answer one request."""
@@ -178,6 +178,10 @@ class FakeAgentOps:
                 self.rejected.extend(faults)
             return _error(400, "; ".join(faults[:5]))
         self._keep(rows)
+        if self._expire_after is not None:
+            self._expire_after -= 1
+            if self._expire_after == 0:
+                self._tokens.clear()
         return Reply(200, ExportTraceServiceResponse().SerializeToString(), "application/x-protobuf")
 
     def _keep(self, rows: list[dict[str, Any]]) -> None:

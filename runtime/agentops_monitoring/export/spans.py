@@ -17,6 +17,9 @@ Attribute: TypeAlias = str | int | float | bool
 
 NS_PER_MS = 1_000_000
 
+MAX_INTEGER = 2**63 - 1
+"""What OTLP's integers hold."""
+
 
 class MalformedEvent(ValueError):
     """An event that no span can be made of, now or later."""
@@ -101,14 +104,18 @@ def span_of(event: Event) -> Span | None:
         trace_id=_hex_id(event.trace_id, 32, "trace_id"),
         span_id=_hex_id(event.span_id, 16, "span_id"),
         parent_id=_hex_id(event.parent_id, 16, "parent_id") if event.parent_id else None,
-        name=_name(parts),
+        name=_encodable(_name(parts)),
         kind=parts.kind,
-        start_ns=end_ns - parts.duration_ms * NS_PER_MS,
+        start_ns=max(0, end_ns - parts.duration_ms * NS_PER_MS),
         end_ns=end_ns,
-        error=parts.error,
-        attributes={key: value for key, value in attributes.items() if value is not None},
+        error=None if parts.error is None else _encodable(parts.error),
+        attributes={
+            key: _encodable(value) if isinstance(value, str) else value
+            for key, value in attributes.items()
+            if value is not None
+        },
         resource={
-            c.SERVICE_NAME: event.agent,
+            c.SERVICE_NAME: _encodable(event.agent),
             c.SERVICE_NAMESPACE: f"agentops-{event.environment}",
             c.DEPLOYMENT_ENVIRONMENT: event.environment,
             c.AO_ENVIRONMENT: event.environment,
@@ -264,10 +271,12 @@ def _hex_id(value: object, length: int, what: str) -> str:
 
 def _time_ns(at: str) -> int:
     try:
-        when = datetime.fromisoformat(at)
-        return round(when.timestamp() * 1000) * NS_PER_MS
-    except (ValueError, TypeError) as error:
+        ms = round(datetime.fromisoformat(at).timestamp() * 1000)
+    except (ValueError, TypeError, OverflowError) as error:
         raise MalformedEvent(f"time {at!r} cannot be read: {error}") from None
+    if ms <= 0:
+        raise MalformedEvent(f"time {at!r} is before 1970")
+    return ms * NS_PER_MS
 
 
 def _duration_ms(data: Mapping[str, Any]) -> int:
@@ -279,9 +288,10 @@ def _duration_ms(data: Mapping[str, Any]) -> int:
 def _number(value: object) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    if isinstance(value, int) or not math.isfinite(value):
-        return value if isinstance(value, int) else None
-    return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
+    # Not a number compares false.
+    if not -MAX_INTEGER <= value <= MAX_INTEGER:
+        return None
+    return value if isinstance(value, int) else float(value)
 
 
 def _count(data: Mapping[str, Any], key: str) -> int:
@@ -297,6 +307,11 @@ def _decimal(value: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
+
+
+def _encodable(text: str) -> str:
+    """A lone surrogate, which JSON can spell, would make a whole request fail, now and at each repetition."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,207 @@
+"""One event as one span."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.export.spans import MalformedEvent, Span, span_of
+from agentops_monitoring.export.stream import event_of
+from tests.unit.export.factory import AT, CHAIN, INVOCATION, LLM, TRACE, item
+
+AT_NS = 1795334401500 * 1_000_000
+
+
+def span(type_: str, data: dict[str, Any] | None = None, **overrides: Any) -> Span:
+    made = span_of(event_of(item(type_, 1, data, **overrides), "test"))
+    assert made is not None
+    return made
+
+
+def test_started_invocation_has_no_span_of_its_own() -> None:
+    assert span_of(event_of(item("invocation_started", 1), "test")) is None
+
+
+def test_invocation_is_one_span_that_begins_when_it_began() -> None:
+    root = span("invocation_completed", {"duration_ms": 1500}, span=INVOCATION, parent=None)
+    assert (root.trace_id, root.span_id, root.parent_id) == (TRACE, INVOCATION, None)
+    assert (root.end_ns, root.end_ns - root.start_ns) == (AT_NS, 1_500_000_000)
+    assert (root.name, root.kind, root.error) == ("manager.agent", "server", None)
+    assert root.attributes["agentops.span.kind"] == "agent"
+    assert root.attributes["gen_ai.agent.name"] == "manager"
+    assert root.resource["service.name"] == "manager"
+    assert root.resource["deployment.environment.name"] == "test"
+
+
+@given(st.floats(min_value=0, max_value=900_000), st.integers(min_value=0, max_value=999_999))
+def test_nothing_inside_an_invocation_starts_before_it(duration_ms: float, nanoseconds: int) -> None:
+    """`at` is cut to milliseconds, `duration_ms` is not: the root must still come first."""
+    began = AT_NS + nanoseconds
+    ended_ms = (began + int(duration_ms * 1_000_000)) // 1_000_000
+    at = f"{ended_ms}"
+    root = span("invocation_completed", {"duration_ms": duration_ms}, at=_rfc3339(int(at)), parent=None)
+    first_child = span("issue_detected", at=_rfc3339(began // 1_000_000))
+    assert root.start_ns <= first_child.start_ns
+
+
+def _rfc3339(ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def test_failed_invocation_says_why() -> None:
+    error = {"type": "KeyError", "message": "'order'", "stack": "Traceback …"}
+    failed = span("invocation_failed", {"duration_ms": 3, "error": error}, span=INVOCATION)
+    assert failed.error == "KeyError: 'order'"
+    assert failed.kind == "consumer"
+    assert failed.attributes["error.type"] == "KeyError"
+    assert failed.attributes["exception.stacktrace"] == "Traceback …"
+
+
+def test_model_call_counts_cached_tokens_as_each_reader_expects() -> None:
+    """Ours exclude cached tokens, OpenTelemetry includes them, AgentOps adds cache reads to the prompt."""
+    attributes = span("llm_usage", LLM).attributes
+    assert attributes["gen_ai.usage.input_tokens"] == 1000 + 200 + 30 + 4
+    assert attributes["gen_ai.usage.cache_read.input_tokens"] == 200
+    assert attributes["gen_ai.usage.cache_creation.input_tokens"] == 34
+    prompt, completion = (attributes[f"gen_ai.usage.{name}_tokens"] for name in ("prompt", "completion"))
+    assert (prompt, completion) == (1034, 500)
+    read = attributes["gen_ai.usage.cache_read_input_tokens"]
+    assert isinstance(prompt, int)
+    assert isinstance(completion, int)
+    assert isinstance(read, int)
+    assert attributes["gen_ai.usage.total_tokens"] == prompt + completion + read
+
+
+def test_model_call_is_a_client_span_with_length_and_price() -> None:
+    call = span("llm_usage", LLM)
+    assert (call.name, call.kind) == ("chat claude-3-opus", "client")
+    assert call.end_ns - call.start_ns == 813 * 1_000_000
+    assert call.attributes["gen_ai.usage.total_cost"] == 0.0525
+    assert call.attributes["agentops.cost.usd"] == "0.0525"
+    assert call.attributes["agentops.cost.status"] == "priced"
+
+
+@pytest.mark.parametrize("cost", [None, "", "unknown", "NaN"])
+def test_unpriced_call_says_so_and_claims_no_cost(cost: str | None) -> None:
+    attributes = span("llm_usage", {**LLM, "cost_usd": cost}).attributes
+    assert attributes["agentops.cost.status"] == "unpriced"
+    assert "gen_ai.usage.total_cost" not in attributes
+    assert "agentops.cost.usd" not in attributes
+
+
+def test_free_call_is_priced_at_nothing() -> None:
+    attributes = span("llm_usage", {**LLM, "cost_usd": "0"}).attributes
+    assert attributes["agentops.cost.status"] == "priced"
+    assert attributes["gen_ai.usage.total_cost"] == 0.0
+
+
+def test_tiny_prices_stay_exact() -> None:
+    attributes = span("llm_usage", {**LLM, "cost_usd": "0.000000125"}).attributes
+    assert Decimal(str(attributes["agentops.cost.usd"])) == Decimal("0.000000125")
+    assert "E" not in str(attributes["agentops.cost.usd"])
+
+
+def test_decision_carries_its_whole_chain() -> None:
+    import json
+
+    data = {
+        "decision_id": "d-1",
+        "decision_type": "remediation",
+        "reasoning_chain": CHAIN * 500,
+        "inputs": {"metrics": [1, 2]},
+        "outputs": "restart",
+        "confidence_score": 0.92,
+    }
+    made = span("decision_made", data)
+    assert json.loads(str(made.attributes["agent.reasoning"])) == CHAIN * 500
+    assert json.loads(str(made.attributes["agentops.entity.input"])) == {"metrics": [1, 2]}
+    assert made.attributes["agentops.entity.output"] == "restart"
+    assert made.attributes["agentops.decision.confidence"] == 0.92
+    assert made.name == "decision remediation.operation"
+
+
+@pytest.mark.parametrize(("type_", "kind"), [("message_sent", "producer"), ("message_received", "consumer")])
+def test_messages_name_both_agents(type_: str, kind: str) -> None:
+    message = span(type_, {"from": "manager", "to": "engineer", "message_type": "issue.found", "hop": 1})
+    assert message.kind == kind
+    assert message.attributes["from_agent"] == "manager"
+    assert message.attributes["to_agent"] == "engineer"
+
+
+def test_workflow_end_decides_the_state_of_the_trace() -> None:
+    done = span("workflow_completed", {"reason": "patched", "duration_ms": 90_000})
+    failed = span("workflow_failed", {"reason": "gave up after 3 attempts"})
+    assert (done.error, failed.error) == (None, "gave up after 3 attempts")
+    assert done.start_ns == done.end_ns == AT_NS
+    assert done.attributes["agentops.workflow.duration_ms"] == 90_000
+    assert failed.attributes["agentops.session.end_state"] == "Error"
+
+
+@pytest.mark.parametrize("type_", [str(type_) for type_ in AgentEventType] + ["backup_taken"])
+def test_only_model_calls_look_like_model_calls(type_: str) -> None:
+    """AgentOps draws a span by the end of its name, and by any gen_ai attribute where that says nothing."""
+    made = span_of(event_of(item(type_, 1, LLM if type_ == "llm_usage" else {}), "test"))
+    if made is None:
+        assert type_ == "invocation_started"
+        return
+    ending = made.name.rpartition(".")[2]
+    if type_ == "llm_usage":
+        assert ending not in {"agent", "operation", "workflow", "session", "task", "tool"}
+    else:
+        assert ending == made.attributes["agentops.span.kind"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"trace_id": "0" * 32},
+        {"trace_id": "not-hexadecimal"},
+        {"span_id": "0" * 16},
+        {"span_id": "abc"},
+        {"parent_id": "0" * 16},
+        {"at": "yesterday"},
+        {"data": "[1, 2]"},
+        {"data": "{"},
+        {"agent": ""},
+    ],
+)
+def test_what_cannot_be_a_span_is_told(broken: dict[str, Any]) -> None:
+    with pytest.raises(MalformedEvent):
+        span_of(event_of({**item("issue_detected", 1), **broken}, "test"))
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+known_keys = st.sampled_from([*LLM, "error", "hop", "reason", "reasoning_chain", "confidence_score", "from"])
+
+
+@given(
+    st.sampled_from([str(type_) for type_ in AgentEventType if type_ != "invocation_started"]),
+    st.dictionaries(known_keys, json_values, max_size=6),
+)
+def test_odd_data_never_makes_a_span_that_cannot_be_encoded(type_: str, data: dict[str, Any]) -> None:
+    """A span that fails to encode would fail its whole request, and every repetition of it."""
+    made = span(type_, data)
+    assert 0 <= made.start_ns <= made.end_ns
+    for text in (made.name, made.error or "", *made.resource.values()):
+        text.encode()
+    for value in made.attributes.values():
+        if isinstance(value, str):
+            value.encode()
+        else:
+            assert isinstance(value, float) or abs(value) < 2**63
+
+
+def test_same_event_same_span() -> None:
+    assert span("llm_usage", LLM) == span("llm_usage", LLM)
+    assert AT.endswith("Z")
