@@ -1,0 +1,38 @@
+"""CDK constructs that monitor autonomous agents: swap `lambda_.Function` for `MonitoredAgent`."""
+
+from __future__ import annotations
+
+try:
+    import aws_cdk  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "agentops_constructs needs the AWS CDK: pip install 'agentops-monitoring[cdk]'", name=missing.name
+    ) from missing
+
+from agentops_monitoring.catalogue import MetricDetail
+
+from .agent_dashboard import AgentDashboard, AgentRef, DashboardKind
+from .alarms import CostAlarm, MonitoringAlarms
+from .bundling import AgentSource
+from .estimate import MonthlyEstimate, monthly_estimate
+from .metrics import MetricFactory
+from .monitored_agent import MonitoredAgent
+from .monitoring_plane import ImportedMonitoringPlane, MonitoringPlane
+from .naming import Names
+
+__all__ = [
+    "AgentDashboard",
+    "AgentRef",
+    "AgentSource",
+    "CostAlarm",
+    "DashboardKind",
+    "ImportedMonitoringPlane",
+    "MetricDetail",
+    "MetricFactory",
+    "MonitoredAgent",
+    "MonitoringAlarms",
+    "MonitoringPlane",
+    "MonthlyEstimate",
+    "Names",
+    "monthly_estimate",
+]

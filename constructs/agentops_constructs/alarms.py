@@ -1,0 +1,168 @@
+"""The alarms: a breach turns one alarm once, and the topic mails it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from aws_cdk import Duration
+from aws_cdk import aws_cloudwatch as cw
+from aws_cdk import aws_cloudwatch_actions as cw_actions
+from constructs import Construct
+
+from agentops_monitoring import catalogue
+
+from .monitored_agent import MonitoredAgent
+from .monitoring_plane import PlaneBase
+from .validation import TreeValidation
+
+
+class CostAlarm(Construct):
+    """Alerts once when the day's spend reaches a threshold, and again no sooner than the next UTC day.
+
+    The metric is the ledger's spend since midnight UTC, emitted each minute: what one missed line or one
+    missed minute would hide from a sum of increments shows in the next value.
+
+    Parameters
+    ----------
+    monitoring
+        The plane that measures the spend.
+    threshold_usd
+        USD per UTC day.
+    agent
+        A `MonitoredAgent` or an agent's name; the whole environment by default.
+
+    Raises
+    ------
+    ValueError
+        The threshold is not above 0.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        monitoring: PlaneBase,
+        threshold_usd: Decimal | float,
+        agent: MonitoredAgent | str | None = None,
+    ) -> None:
+        super().__init__(scope, id)
+        if not threshold_usd > 0:
+            raise ValueError(f"threshold_usd must be above 0, not {threshold_usd}")
+        name = agent.agent_name if isinstance(agent, MonitoredAgent) else agent
+        whose = f"agent {name}" if name else f"environment {monitoring.environment}"
+        self.alarm = _alarm(
+            self,
+            "Alarm",
+            monitoring,
+            name=f"Cost-{name}" if name else "HighCost",
+            about=f"Spend of {whose} since midnight UTC reached ${threshold_usd:g}.",
+            metric=monitoring.metrics.costs("SpendToDate", name),
+            threshold=float(threshold_usd),
+            operator=cw.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            # A late value must neither clear the breach nor repeat its alert.
+            missing=cw.TreatMissingData.IGNORE,
+        )
+        TreeValidation.ensure(self)
+
+
+class MonitoringAlarms(Construct):
+    """The environment's alarms: cost, failed tests, success rate, collaboration, dead letters.
+
+    Parameters
+    ----------
+    monitoring
+        The plane whose metrics they watch.
+    daily_budget_usd
+        Threshold of `HighCost`, USD per UTC day.
+    """
+
+    def __init__(
+        self, scope: Construct, id: str, *, monitoring: PlaneBase, daily_budget_usd: Decimal | float
+    ) -> None:
+        super().__init__(scope, id)
+        metrics = monitoring.metrics
+        five, quarter = Duration.minutes(5), Duration.minutes(15)
+        self.high_cost = CostAlarm(
+            self, "HighCost", monitoring=monitoring, threshold_usd=daily_budget_usd
+        ).alarm
+        self.high_error_rate = _alarm(
+            self, "HighErrorRate", monitoring,
+            about="More than 5 test failures in 5 minutes.",
+            metric=metrics.events("test_failed", period=five),
+            threshold=5,
+        )  # fmt: skip
+        self.low_success_rate = _alarm(
+            self, "LowSuccessRate", monitoring,
+            about="Less than 80 % of the workflows that ended within 15 minutes were completed.",
+            metric=metrics.success_rate(
+                "workflow_completed", "workflow_failed", label="Success rate", period=quarter
+            ),
+            threshold=80,
+            operator=cw.ComparisonOperator.LESS_THAN_THRESHOLD,
+        )  # fmt: skip
+        kinds = [name for namespace, name in catalogue.METRICS if namespace == catalogue.ANOMALIES]
+        self.collaboration_anomalies = _alarm(
+            self, "CollaborationAnomalies", monitoring,
+            about="Unusual communication: " + ", ".join(kind.replace("_", " ") for kind in kinds) + ".",
+            metric=cw.MathExpression(
+                expression=" + ".join(f"FILL({kind}, 0)" for kind in kinds),
+                using_metrics={
+                    kind: metrics.metric(catalogue.ANOMALIES, kind, period=five) for kind in kinds
+                },
+                label="Anomalies",
+                period=five,
+            ),
+            threshold=0,
+        )  # fmt: skip
+        self.dead_letters = _alarm(
+            self, "DeadLetters", monitoring,
+            about="Lines that ingest could not read or write wait in the dead-letter queue.",
+            metric=cw.Metric(
+                namespace="AWS/SQS",
+                metric_name="ApproximateNumberOfMessagesVisible",
+                dimensions_map={"QueueName": monitoring.names.dead_letter_queue},
+                statistic="Maximum",
+                period=Duration.minutes(1),
+            ),
+            threshold=0,
+        )  # fmt: skip
+        TreeValidation.ensure(self)
+
+    @property
+    def all(self) -> list[cw.IAlarm]:
+        """Every alarm here."""
+        return [
+            self.high_cost,
+            self.high_error_rate,
+            self.low_success_rate,
+            self.collaboration_anomalies,
+            self.dead_letters,
+        ]
+
+
+def _alarm(
+    scope: Construct,
+    id: str,
+    monitoring: PlaneBase,
+    *,
+    about: str,
+    metric: cw.IMetric,
+    threshold: float,
+    name: str | None = None,
+    operator: cw.ComparisonOperator = cw.ComparisonOperator.GREATER_THAN_THRESHOLD,
+    missing: cw.TreatMissingData = cw.TreatMissingData.NOT_BREACHING,
+) -> cw.Alarm:
+    alarm = cw.Alarm(
+        scope,
+        id,
+        alarm_name=monitoring.names.alarm(name or id),
+        alarm_description=about,
+        metric=metric,
+        threshold=threshold,
+        comparison_operator=operator,
+        evaluation_periods=1,
+        treat_missing_data=missing,
+    )
+    alarm.add_alarm_action(cw_actions.SnsAction(monitoring.topic))
+    return alarm

@@ -1,0 +1,237 @@
+"""Function code without Docker: sources and pinned wheels, copied to a folder that is named by what is in it.
+
+A folder whose inputs have not changed is used again, so a second synth installs nothing. Equal inputs give
+equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aws_cdk import Stack
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+PYTHON = "3.13"
+RUNTIME = lambda_.Runtime.PYTHON_3_13
+EXPORT_REQUIREMENTS = Path(__file__).with_name("export-requirements.txt")
+MONITOR = "agentops_monitoring"
+# What only the plane's functions run; an agent's cold start should not carry it.
+PLANE_ONLY = frozenset({"analysis", "export", "functions", "ledger", "notify", "views"})
+_PLATFORMS = {
+    "arm64": ("manylinux2014_aarch64", "manylinux_2_28_aarch64"),
+    "x86_64": ("manylinux2014_x86_64", "manylinux_2_28_x86_64"),
+}
+_IGNORED_FOLDERS = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".git", ".venv"})
+_IGNORED_SUFFIXES = frozenset({".pyc", ".pyo"})
+# What an installer writes about itself, or with paths and times of this machine.
+_INSTALLER_FILES = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", ".lock"})
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSource:
+    """The folder that holds an agent's code; the monitor is bundled into its asset.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    package
+        The import name under which the folder's content is bundled; at the asset's root by default.
+    """
+
+    path: Path
+    package: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What goes into one asset.
+
+    Parameters
+    ----------
+    name
+        For people who look into the cache.
+    trees
+        Folders by their place in the asset.
+    exclude
+        Names of folders directly under a tree's root that stay out, by the tree's place.
+    requirements
+        A file of exact pins, installed without resolving; none by default.
+    architecture
+        `arm64` or `x86_64`: the platform that wheels are taken for.
+    for_host
+        Take wheels for this machine and this Python instead: the embedded AWS runs functions on them.
+    """
+
+    name: str
+    trees: Mapping[str, Path]
+    exclude: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    requirements: Path | None = None
+    architecture: str = "arm64"
+    for_host: bool = False
+
+    def digest(self) -> str:
+        """Return the hash over every input: sources, pins, platform, Python and this bundler."""
+        seen = hashlib.sha256(Path(__file__).read_bytes())
+        for place, tree in sorted(self.trees.items()):
+            for relative, path in self._files(place, tree):
+                seen.update(f"\0{place}/{relative.as_posix()}\0".encode())
+                seen.update(path.read_bytes())
+        if self.requirements:
+            seen.update(self.requirements.read_bytes())
+            seen.update("\0".join(self._target()).encode())
+        return seen.hexdigest()
+
+    def build(self, cache: Path) -> Path:
+        """Return the folder with the asset's content, made now or found in the cache."""
+        folder = cache / f"{self.name}-{self.digest()[:16]}"
+        if folder.is_dir():
+            return folder
+        cache.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=cache))
+        try:
+            if self.requirements:
+                _install(self.requirements, scratch, self._target())
+            for place, tree in self.trees.items():
+                for relative, path in self._files(place, tree):
+                    target = scratch / place / relative
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+            _normalise(scratch)
+            try:
+                scratch.rename(folder)
+            except OSError:
+                # Another synth was first; equal inputs gave equal bytes.
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return folder
+
+    def _files(self, place: str, tree: Path) -> Iterator[tuple[Path, Path]]:
+        excluded = self.exclude.get(place, frozenset())
+        for path in sorted(tree.rglob("*")):
+            relative = path.relative_to(tree)
+            if (
+                path.is_file()
+                and relative.parts[0] not in excluded
+                and not _IGNORED_FOLDERS.intersection(relative.parts)
+                and path.suffix not in _IGNORED_SUFFIXES
+            ):
+                yield relative, path
+
+    def _target(self) -> list[str]:
+        if self.for_host:
+            return [f"--python-version={sys.version_info.major}.{sys.version_info.minor}"]
+        platforms = [f"--platform={each}" for each in _PLATFORMS[self.architecture]]
+        return [*platforms, f"--python-version={PYTHON}", "--implementation=cp"]
+
+
+def monitor_source() -> Path:
+    """Return the folder of the runtime library, from the repository or from an installed wheel.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        It is not on the path.
+    """
+    spec = importlib.util.find_spec(MONITOR)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"{MONITOR} is not on the path", name=MONITOR)
+    return Path(spec.submodule_search_locations[0])
+
+
+def agent_bundle(source: AgentSource) -> Bundle:
+    """Return an agent's code with the part of the monitor that an agent runs."""
+    if not source.path.is_dir():
+        raise ValueError(f"the agent's code is not a folder: {source.path}")
+    return Bundle(
+        name=f"agent-{source.package or source.path.name}",
+        trees={source.package or ".": source.path, MONITOR: monitor_source()},
+        exclude={MONITOR: PLANE_ONLY},
+    )
+
+
+def layer_bundle() -> Bundle:
+    """Return the part of the monitor that an agent runs, laid out as a layer."""
+    return Bundle(
+        name="layer", trees={f"python/{MONITOR}": monitor_source()}, exclude={f"python/{MONITOR}": PLANE_ONLY}
+    )
+
+
+def plane_bundle() -> Bundle:
+    """Return the code of the plane's functions, which need nothing but boto3."""
+    return Bundle(name="plane", trees={MONITOR: monitor_source()})
+
+
+def export_bundle(*, for_host: bool) -> Bundle:
+    """Return the code of the export function with the AgentOps SDK."""
+    return Bundle(
+        name="export",
+        trees={MONITOR: monitor_source()},
+        requirements=EXPORT_REQUIREMENTS,
+        for_host=for_host,
+    )
+
+
+def code(scope: Construct, bundle: Bundle) -> lambda_.Code:
+    """Return a bundle as Lambda code; for a stack that needs no bundling, with its hash but without content."""
+    digest = bundle.digest()
+    cache = cache_folder()
+    if Stack.of(scope).bundling_required:
+        folder = bundle.build(cache)
+    else:
+        folder = cache / "empty"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "empty").touch()
+    return lambda_.Code.from_asset(str(folder), asset_hash=digest)
+
+
+def cache_folder() -> Path:
+    """Return where bundles are kept: `AGENTOPS_BUNDLE_CACHE`, or build/cache/bundles."""
+    return Path(os.environ.get("AGENTOPS_BUNDLE_CACHE") or Path("build", "cache", "bundles")).resolve()
+
+
+def for_host(scope: Construct) -> bool:
+    """Return whether wheels are taken for this machine: context or environment variable `bundle_for=host`."""
+    chosen = scope.node.try_get_context("bundle_for") or os.environ.get("BUNDLE_FOR") or "lambda"
+    if chosen not in ("lambda", "host"):
+        raise ValueError(f"bundle_for must be 'lambda' or 'host', not {chosen!r}")
+    return bool(chosen == "host")
+
+
+def _install(requirements: Path, target: Path, platform: Iterable[str]) -> None:
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
+        "--no-deps", "--no-compile", "--only-binary=:all:", f"--target={target}", f"--requirement={requirements}",
+        *platform,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise RuntimeError(f"pip could not install {requirements.name} for the export function: {last}")
+
+
+def _normalise(root: Path) -> None:
+    shutil.rmtree(root / "bin", ignore_errors=True)
+    for path in sorted(root.rglob("*"), reverse=True):
+        if path.is_dir():
+            if path.name in _IGNORED_FOLDERS:
+                shutil.rmtree(path)
+            else:
+                path.chmod(0o755)
+        elif path.name in _INSTALLER_FILES:
+            path.unlink()
+        else:
+            path.chmod(0o644)
+    root.chmod(0o755)

@@ -1,0 +1,178 @@
+"""The Lambda functions of the plane, each with the permissions that its work needs and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aws_cdk import Duration
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_destinations as destinations
+from aws_cdk import aws_lambda_event_sources as event_sources
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from . import bundling
+from .roles import READ_ITEMS, WRITE_ITEMS, function_role, grant_items
+
+if TYPE_CHECKING:
+    from .monitoring_plane import MonitoringPlane
+
+
+class PlaneFunctions(Construct):
+    """Ingest, gauges, analyze, widgets and, with a key for it, export."""
+
+    def __init__(
+        self, scope: Construct, id: str, *, plane: MonitoringPlane, ingest_concurrency: int | None = None
+    ) -> None:
+        super().__init__(scope, id)
+        self._plane = plane
+        self.all: list[lambda_.Function] = []
+        code = bundling.code(self, bundling.plane_bundle())
+        tables = (plane.monitoring_table, plane.decisions_table, plane.ledger_table)
+
+        self.ingest = self._function(
+            "ingest", code, memory=512, timeout=60, concurrency=ingest_concurrency,
+            about="Writes the agents' lines to the tables, once each, and prints cost metrics",
+            environment={"DEAD_LETTER_QUEUE_URL": plane.dead_letter_queue.queue_url},
+        )  # fmt: skip
+        self._grant(self.ingest, tables, (*READ_ITEMS, *WRITE_ITEMS))
+        plane.dead_letter_queue.grant_send_messages(self.ingest)
+
+        self.gauges = self._function(
+            "gauges", code, memory=256, timeout=30, about="Prints the spend of the day, each minute"
+        )
+        self._grant(self.gauges, (plane.ledger_table,), (*READ_ITEMS, *WRITE_ITEMS))
+        self._every(Duration.minutes(1), self.gauges)
+
+        self.analyze = self._function(
+            "analyze", code, memory=512, timeout=120, about="Looks for lost messages, loops and anomalies"
+        )
+        self._grant(self.analyze, tables, READ_ITEMS)
+        self._grant(self.analyze, (plane.ledger_table,), WRITE_ITEMS)
+        plane.event_bus.grant_put_events_to(self.analyze)
+        self._every(Duration.minutes(5), self.analyze)
+
+        self.widgets = self._function(
+            "widgets", code, memory=512, timeout=30, about="Draws the dashboards' custom widgets"
+        )
+        self._grant(self.widgets, tables, READ_ITEMS)
+
+        self.export = self._export(plane.agentops_api_key_secret) if plane.agentops_api_key_secret else None
+
+    def _function(
+        self,
+        name: str,
+        code: lambda_.Code,
+        *,
+        about: str,
+        memory: int,
+        timeout: int,
+        concurrency: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> lambda_.Function:
+        plane = self._plane
+        title = name.capitalize()
+        log_group = logs.LogGroup(
+            self,
+            f"{title}Logs",
+            log_group_name=f"/aws/lambda/{plane.names.function(name)}",
+            retention=plane.log_retention,
+            removal_policy=plane.log_removal_policy,
+        )
+        function = lambda_.Function(
+            self,
+            title,
+            function_name=plane.names.function(name),
+            description=about,
+            runtime=bundling.RUNTIME,
+            architecture=lambda_.Architecture.ARM_64,
+            handler=f"agentops_monitoring.functions.{name}.handler",
+            code=code,
+            role=function_role(self, f"{title}Role", log_group),
+            log_group=log_group,
+            logging_format=lambda_.LoggingFormat.JSON,
+            memory_size=memory,
+            timeout=Duration.seconds(timeout),
+            reserved_concurrent_executions=concurrency,
+            # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
+            on_failure=destinations.SqsDestination(plane.dead_letter_queue),
+            environment={
+                "ENVIRONMENT": plane.environment,
+                "MONITORING_TABLE_NAME": plane.monitoring_table.table_name,
+                "DECISIONS_TABLE_NAME": plane.decisions_table.table_name,
+                "LEDGER_TABLE_NAME": plane.ledger_table.table_name,
+                "EVENT_BUS_NAME": plane.event_bus.event_bus_name,
+                "COST_ALERT_THRESHOLD": str(plane.daily_budget_usd),
+                "COST_ALERT_TOPIC_ARN": plane.topic.topic_arn,
+                "AGENTOPS_METRIC_DETAIL": plane.metrics.detail.name,
+                **(environment or {}),
+            },
+        )
+        self.all.append(function)
+        return function
+
+    def _every(self, period: Duration, function: lambda_.Function) -> None:
+        events.Rule(
+            self,
+            f"{function.node.id}Schedule",
+            schedule=events.Schedule.rate(period),
+            # A missed minute is made up for by the next one.
+            targets=[targets.LambdaFunction(function, retry_attempts=0)],
+        )
+
+    @staticmethod
+    def _grant(
+        function: lambda_.Function, tables: Sequence[dynamodb.TableV2], actions: Sequence[str]
+    ) -> None:
+        assert function.role is not None
+        for table in tables:
+            grant_items(table, function.role, actions)
+
+    def _export(self, secret_name: str) -> lambda_.Function:
+        plane = self._plane
+        code = bundling.code(self, bundling.export_bundle(for_host=bundling.for_host(self)))
+        function = self._function(
+            "export", code, memory=512, timeout=120,
+            about="Sends each workflow as a trace to AgentOps",
+            environment={
+                "AGENTOPS_API_KEY_SECRET": secret_name,
+                # The SDK writes a log file, starts a session and patches model clients unless told not to.
+                "AGENTOPS_LOGGING_TO_FILE": "false",
+                "AGENTOPS_AUTO_START_SESSION": "false",
+                "AGENTOPS_INSTRUMENT_LLM_CALLS": "false",
+            },
+        )  # fmt: skip
+        secretsmanager.Secret.from_secret_name_v2(self, "ApiKey", secret_name).grant_read(function)
+        table = plane.monitoring_table
+        stream_arn = table.table_stream_arn
+        assert stream_arn is not None
+        function.add_to_role_policy(
+            iam.PolicyStatement(
+                actions=[
+                    "dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator",
+                    "dynamodb:ListStreams",
+                ],
+                resources=[stream_arn],
+            )
+        )  # fmt: skip
+        function.add_event_source_mapping(
+            "Stream",
+            event_source_arn=stream_arn,
+            starting_position=lambda_.StartingPosition.TRIM_HORIZON,
+            batch_size=100,
+            max_batching_window=Duration.seconds(2),
+            report_batch_item_failures=True,
+            bisect_batch_on_error=True,
+            retry_attempts=10,
+            max_record_age=Duration.hours(12),
+            # Expired items leave deletions in the stream.
+            filters=[lambda_.FilterCriteria.filter({"eventName": lambda_.FilterRule.is_equal("INSERT")})],
+            on_failure=event_sources.SqsDlq(plane.dead_letter_queue),
+        )
+        return function

@@ -1,0 +1,130 @@
+"""Which stacks an environment has, and how what is wrong with them is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import constructs
+
+from agentops_constructs import MonthlyEstimate, monthly_estimate
+
+from .agents_stack import AgentsStack
+from .dashboards_stack import DashboardsStack
+from .monitoring_stack import MonitoringStack
+from .settings import Settings, SettingsError
+from .team import FLOWS, TEAM
+from .workload_stack import WorkloadStack, shop_functions
+
+
+class AppError(Exception):
+    """The app can't be synthesized; each line names one reason."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The app of one environment."""
+
+    app: cdk.App
+    settings: Settings
+    stacks: Mapping[str, cdk.Stack]
+
+    def estimate(self) -> MonthlyEstimate:
+        """Return what the monitoring costs a month."""
+        return monthly_estimate(
+            self.app, agents=len(TEAM), pairs=len(FLOWS), detail=self.settings.metric_detail
+        )
+
+    def finish(self) -> None:
+        """Write the cloud assembly and say what the monitoring costs.
+
+        Raises
+        ------
+        AppError
+            A check over the tree failed.
+        """
+        try:
+            self.app.synth()
+        except RuntimeError as error:
+            raise AppError(*_validation_lines(error)) from None
+        print(f"{self.settings.environment}: {self.estimate()}", file=sys.stderr)
+
+
+def build(context: Mapping[str, Any] | None = None) -> Application:
+    """Build the app.
+
+    Parameters
+    ----------
+    context
+        Added to that of cdk.json and the command line.
+
+    Raises
+    ------
+    AppError
+        The context makes no sense, or the tree can't be built.
+    """
+    _guard_constructs()
+    app = cdk.App(context=dict(context or {}), analytics_reporting=False)
+    try:
+        settings = Settings.from_context(app.node.get_all_context())
+    except SettingsError as error:
+        raise AppError(*error.args) from None
+    try:
+        stacks = _stacks(app, settings)
+    except (ValueError, RuntimeError) as error:
+        raise AppError(_first_line(error)) from error
+    cdk.Tags.of(app).add("application", "agentops-monitoring")
+    cdk.Tags.of(app).add("environment", settings.environment)
+    return Application(app, settings, stacks)
+
+
+def _stacks(app: cdk.App, settings: Settings) -> dict[str, cdk.Stack]:
+    def name(part: str) -> str:
+        return f"AgentOps-{part}-{settings.environment}"
+
+    watch = settings.watch
+    stacks: dict[str, cdk.Stack] = {}
+    monitoring = stacks["monitoring"] = MonitoringStack(
+        app, name("Monitoring"), settings=settings, description="AgentOps: tables, ingest, analysis, alerts"
+    )
+    if settings.sample_workload:
+        stacks["workload"] = WorkloadStack(
+            app, name("Workload"), settings=settings, description="AgentOps: a sample shop with defects"
+        )
+        watch = (*watch, *(each.name for each in shop_functions()))
+    stacks["agents"] = AgentsStack(
+        app, name("Agents"), settings=settings, watch=watch, description="AgentOps: Manager, Engineer, QA"
+    )
+    stacks["dashboards"] = DashboardsStack(
+        app, name("Dashboards"), settings=settings, description="AgentOps: three dashboards and the alarms"
+    )
+    for part in ("agents", "dashboards"):
+        stacks[part].add_stack_dependency(monitoring, "finds the plane through its SSM parameters")
+    return stacks
+
+
+def _guard_constructs() -> None:
+    home = Path(constructs.__file__ or "")
+    if "site-packages" not in home.parts and "dist-packages" not in home.parts:
+        raise AppError(
+            f"the PyPI package 'constructs' is shadowed by {home.parent}: "
+            "the folder constructs/ must hold no __init__.py"
+        )
+
+
+def _validation_lines(error: RuntimeError) -> list[str]:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    listed = [line for line in lines if line.startswith("[")]
+    return listed or [lines[0] if lines else "synthesis failed"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,64 @@
+"""The three dashboards and the alarms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack
+from aws_cdk import aws_cloudwatch as cw
+from constructs import Construct
+
+from agentops_constructs import (
+    AgentDashboard,
+    AgentRef,
+    CostAlarm,
+    DashboardKind,
+    MonitoringAlarms,
+    MonitoringPlane,
+)
+from agentops_monitoring import pricing
+
+from .settings import Settings
+from .team import FLOWS, TEAM
+
+
+class DashboardsStack(Stack):
+    """What operators and finance look at."""
+
+    def __init__(self, scope: Construct, id: str, *, settings: Settings, **stack_props: Any) -> None:
+        super().__init__(scope, id, **stack_props)
+        monitoring = MonitoringPlane.from_environment(
+            self,
+            "Monitoring",
+            settings.environment,
+            metric_detail=settings.metric_detail,
+            dashboard_suffix=settings.dashboard_suffix,
+        )
+        budget = settings.daily_budget_usd
+        alarms = MonitoringAlarms(self, "Alarms", monitoring=monitoring, daily_budget_usd=budget)
+        shown: list[cw.IAlarm] = alarms.all
+        agents: list[AgentRef] = []
+        for member in TEAM:
+            agents.append(member.ref(monitoring.names))
+            cost = CostAlarm(
+                self,
+                f"{member.name.capitalize()}Cost",
+                monitoring=monitoring,
+                agent=member.name,
+                threshold_usd=budget,
+            )
+            shown.append(cost.alarm)
+        canonical = pricing.resolve(settings.model_id) or settings.model_id
+        for kind in DashboardKind:
+            dashboard = AgentDashboard(
+                self,
+                kind.name.capitalize(),
+                monitoring=monitoring,
+                kind=kind,
+                agents=agents,
+                flows=FLOWS,
+                models=[canonical],
+                alarms=shown,
+                daily_budget_usd=budget,
+            )
+            CfnOutput(self, f"{kind.name.capitalize()}DashboardUrl", value=dashboard.url)

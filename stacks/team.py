@@ -1,0 +1,29 @@
+"""The reference agents: what each is called, what wakes it, and whom it writes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentops_constructs import AgentRef, Names
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of the reference agents."""
+
+    name: str
+    subscribes_to: tuple[str, ...]
+    sends_to: tuple[str, ...]
+    timeout_seconds: int
+
+    def ref(self, names: Names) -> AgentRef:
+        """Return the agent as other stacks know it."""
+        return AgentRef(self.name, names.function(self.name))
+
+
+MANAGER = Member("manager", ("issue.reported",), ("engineer",), 60)
+ENGINEER = Member("engineer", ("issue.found", "patch.rejected"), ("qa",), 120)
+QA = Member("qa", ("patch.ready",), ("engineer",), 120)
+TEAM = (MANAGER, ENGINEER, QA)
+FLOWS = tuple((member.name, receiver) for member in TEAM for receiver in member.sends_to)
+SANDBOX = "sandbox"
