@@ -1,0 +1,455 @@
+"""Lambda functions: their code, their pools of execution environments, their log and report lines."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import sys
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ministack.core.responses import request_scope
+from ministack.services import lambda_svc
+
+from local.aws import logs, metrics
+from local.aws.runtime_api import Environment, LogLine, Outcome
+
+MOST_ENVIRONMENTS = 64  # processes over all functions; AWS's account limit is 1,000 concurrent executions
+LEVELS = {
+    "TRACE": 5,
+    "DEBUG": 10,
+    "INFO": 20,
+    "WARN": 30,
+    "WARNING": 30,
+    "ERROR": 40,
+    "FATAL": 50,
+    "CRITICAL": 50,
+}
+_LEVEL = re.compile(r'"(?:level|log_level)"\s*:\s*"(\w+)"')
+Record = Mapping[str, Any]
+
+
+class ThrottledError(Exception):
+    """No free concurrency: HTTP 429 on AWS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an invocation gave back.
+
+    Parameters
+    ----------
+    payload
+        The function's response, or the error document.
+    error_type
+        Empty on success.
+    tail
+        The last 4 KB of its log.
+    """
+
+    payload: Any
+    error_type: str
+    tail: str
+    request_id: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether the function ended in an error, a time-out or its process's end."""
+        return bool(self.error_type)
+
+
+@dataclass(slots=True)
+class _Pool:
+    idle: list[Environment] = field(default_factory=list)
+    revision: str = ""
+    busy: int = 0
+
+
+class Functions:
+    """Every function's execution environments.
+
+    Parameters
+    ----------
+    endpoint
+        Where functions reach the local AWS.
+    folder
+        Where code is unpacked, once per hash.
+    variables
+        Added to each function's environment (`--function-env`).
+    """
+
+    def __init__(self, endpoint: str, folder: Path, variables: Mapping[str, str]) -> None:
+        self._endpoint = endpoint
+        self._folder = folder
+        self._variables = dict(variables)
+        self._pools: dict[str, _Pool] = {}
+        self._lock = threading.Lock()
+        self._code_lock = threading.Lock()
+        self._all: set[Environment] = set()
+        self._closed = False
+
+    @property
+    def running(self) -> int:
+        """Number of invocations in progress."""
+        with self._lock:
+            return sum(pool.busy for pool in self._pools.values())
+
+    def invoke(self, record: Record, event: Any, request_id: str = "") -> Result:
+        """Run one invocation to its end, and log and measure it.
+
+        Raises
+        ------
+        ThrottledError
+            When the reserved concurrency, or the limit over all functions, is in use.
+        """
+        config = record["config"]
+        name = config["FunctionName"]
+        with account_of(config):
+            try:
+                environment = self._acquire(record)
+            except ThrottledError:
+                metrics.record("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
+                raise
+            return self._invoke_in(
+                environment, record, json.dumps(event).encode(), request_id or str(uuid.uuid4())
+            )
+
+    def retire(self, name: str) -> None:
+        """End a function's idle environments: its code or configuration changed, or it is gone."""
+        with self._lock:
+            pool = self._pools.get(name)
+            idle, revision = (pool.idle, pool.revision) if pool else ([], "")
+            if pool:
+                pool.idle, pool.revision = [], f"{revision}-retired"
+        for environment in idle:
+            self._close(environment)
+
+    def close(self) -> None:
+        """End every process."""
+        with self._lock:
+            self._closed = True
+            everything = list(self._all)
+        for environment in everything:  # a busy one is closed by the thread that drives it
+            environment.kill()
+
+    def _invoke_in(
+        self, environment: Environment | None, record: Record, event: bytes, request_id: str
+    ) -> Result:
+        config = record["config"]
+        log = _InvocationLog(config, request_id)
+        timeout = float(config.get("Timeout") or 3)
+        init: float | None = None
+        try:
+            if environment is None:
+                environment = self._start(record)
+                outcome = environment.initialise(timeout)
+                init = outcome.seconds
+                log.init(environment.take_lines())
+                if outcome.status == "success":
+                    log.start()
+                    outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout)
+                else:
+                    log.start()
+            else:
+                log.start()
+                outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout)
+            log.lines(environment.take_lines())
+            log.report(outcome, init, environment.peak_memory_mb())
+            log.write(environment.log_stream)
+        finally:
+            self._release(record, environment)
+        duration = outcome.seconds * 1000
+        for dimensions in ({"FunctionName": config["FunctionName"]}, {}):
+            metrics.record("AWS/Lambda", "Invocations", 1, "Count", dimensions)
+            metrics.record("AWS/Lambda", "Errors", int(outcome.status != "success"), "Count", dimensions)
+            metrics.record("AWS/Lambda", "Duration", duration, "Milliseconds", dimensions)
+            metrics.record("AWS/Lambda", "Throttles", 0, "Count", dimensions)
+        return Result(_payload(outcome, request_id), outcome.error_type, log.tail(), request_id)
+
+    def _acquire(self, record: Record) -> Environment | None:
+        """Return an idle environment, or None when a new one is to be started; either way one slot is taken."""
+        config = record["config"]
+        reserved = reserved_concurrency(record)
+        spare: Environment | None = None
+        try:
+            with self._lock:
+                pool = self._pools.setdefault(config["FunctionName"], _Pool())
+                if self._closed or (reserved is not None and pool.busy >= reserved):
+                    raise ThrottledError(config["FunctionName"])
+                if pool.revision != config["RevisionId"]:
+                    stale, pool.idle, pool.revision = pool.idle, [], config["RevisionId"]
+                    for environment in stale:
+                        threading.Thread(target=self._close, args=(environment,)).start()
+                while pool.idle:
+                    environment = pool.idle.pop()
+                    if environment.alive:
+                        pool.busy += 1
+                        return environment
+                    self._all.discard(environment)
+                    environment.close()
+                if sum(pool.busy + len(pool.idle) for pool in self._pools.values()) >= MOST_ENVIRONMENTS:
+                    spare = self._least_recently_used()
+                    if spare is None:
+                        raise ThrottledError("all functions")
+                pool.busy += 1
+                return None
+        finally:
+            if spare is not None:
+                self._close(spare)
+
+    def _least_recently_used(self) -> Environment | None:
+        idle = [
+            (environment.idle_since, pool) for pool in self._pools.values() for environment in pool.idle[:1]
+        ]
+        return min(idle, key=lambda entry: entry[0])[1].idle.pop(0) if idle else None
+
+    def _release(self, record: Record, environment: Environment | None) -> None:
+        config = record["config"]
+        keep = environment is not None and environment.alive
+        with self._lock:
+            pool = self._pools[config["FunctionName"]]
+            pool.busy -= 1
+            keep = keep and not self._closed and pool.revision == config["RevisionId"]
+            if keep and environment is not None:
+                environment.idle_since = time.monotonic()
+                pool.idle.append(environment)
+        if not keep and environment is not None:
+            self._close(environment)
+
+    def _close(self, environment: Environment) -> None:
+        environment.close()
+        with self._lock:
+            self._all.discard(environment)
+
+    def _start(self, record: Record) -> Environment:
+        config = record["config"]
+        folder = self._unpack(record.get("code_zip"))
+        layers = [self._unpack(lambda_svc._resolve_layer_zip(layer)) for layer in config.get("Layers") or []]
+        stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
+        command = [sys.executable, "-m", "awslambdaric", config["Handler"]]
+        variables = self._process_variables(config, folder, layers, stream)
+        environment = Environment(command, variables, folder, int(config.get("MemorySize") or 128), stream)
+        with self._lock:
+            self._all.add(environment)
+            closed = self._closed
+        if closed:
+            environment.kill()
+        return environment
+
+    def _process_variables(
+        self, config: Record, folder: Path, layers: list[Path], stream: str
+    ) -> dict[str, str]:
+        _, _, _, region, account, *_ = config["FunctionArn"].split(":")
+        logging = config.get("LoggingConfig") or {}
+        variables = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LANG": "en_US.UTF-8",
+            "TZ": ":UTC",
+            "_HANDLER": config["Handler"],
+            "LAMBDA_TASK_ROOT": str(folder),
+            "PYTHONPATH": os.pathsep.join(map(str, [folder, *(layer / "python" for layer in layers)])),
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+            "AWS_LAMBDA_FUNCTION_NAME": config["FunctionName"],
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.get("MemorySize") or 128),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": log_group(config),
+            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            # MiniStack reads the account from the key; the token tells whose call it is.
+            "AWS_ACCESS_KEY_ID": account,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SESSION_TOKEN": config["FunctionName"],
+            "AWS_ENDPOINT_URL": self._endpoint,
+            "AWS_ENDPOINT_URL_S3": self._endpoint,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        if logging.get("LogFormat") == "JSON":
+            variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+            variables["AWS_LAMBDA_LOG_LEVEL"] = logging.get("ApplicationLogLevel") or "INFO"
+        variables |= (config.get("Environment") or {}).get("Variables") or {}
+        return {name: str(value) for name, value in (variables | self._variables).items()}
+
+    def _unpack(self, archive: bytes | None) -> Path:
+        if not archive:
+            raise ValueError("the function has no code")
+        folder = self._folder / hashlib.sha256(archive).hexdigest()
+        with self._code_lock:
+            if not folder.exists():
+                part = folder.with_suffix(".part")
+                with zipfile.ZipFile(io.BytesIO(archive)) as content:
+                    content.extractall(part)
+                part.rename(folder)
+        return folder
+
+
+class _InvocationLog:
+    """The log events of one invocation, in AWS's order and format."""
+
+    def __init__(self, config: Record, request_id: str) -> None:
+        logging = config.get("LoggingConfig") or {}
+        self._config = config
+        self._id = request_id
+        self._json = logging.get("LogFormat") == "JSON"
+        self._level = LEVELS.get(logging.get("ApplicationLogLevel") or "INFO", 20) if self._json else 0
+        self._system_level = LEVELS.get(logging.get("SystemLogLevel") or "INFO", 20) if self._json else 0
+        self._events: list[tuple[int, str]] = []
+
+    def init(self, lines: list[LogLine]) -> None:
+        self._platform(
+            f"INIT_START Runtime Version: python:{sys.version.split()[0]}",
+            "platform.initStart",
+            {
+                "initializationType": "on-demand",
+                "phase": "init",
+                "functionName": self._config["FunctionName"],
+            },
+        )
+        self.lines(lines)
+
+    def start(self) -> None:
+        text = f"START RequestId: {self._id} Version: $LATEST"
+        self._platform(text, "platform.start", {"requestId": self._id, "version": "$LATEST"})
+
+    def lines(self, lines: list[LogLine]) -> None:
+        for line in lines:
+            level = line.level
+            if (
+                self._level
+                and not level
+                and line.text.startswith("{")
+                and (found := _LEVEL.search(line.text))
+            ):
+                level = found[1].upper()
+            if LEVELS.get(level, LEVELS["INFO"]) >= self._level:
+                self._events.append((line.at_ms, line.text))
+
+    def report(self, outcome: Outcome, init: float | None, peak_mb: int) -> None:
+        duration = round(outcome.seconds * 1000, 2)
+        init_ms = None if init is None else round(init * 1000, 2)
+        billed = math.ceil(duration + (init_ms or 0))
+        if outcome.message and not self._json:
+            stamp = f"{_rfc3339(time.time_ns() // 1_000_000)} {self._id}"
+            text = (
+                f"{stamp} {outcome.message}"
+                if outcome.status == "timeout"
+                else f"RequestId: {self._id} {_error(outcome)}"
+            )
+            self._events.append((time.time_ns() // 1_000_000, text))
+        if not self._json:
+            self._platform(f"END RequestId: {self._id}", "", {})
+        measured: dict[str, float] = {
+            "durationMs": duration,
+            "billedDurationMs": billed,
+            "memorySizeMB": int(self._config.get("MemorySize") or 128),
+            "maxMemoryUsedMB": peak_mb,
+        }
+        text = (
+            f"REPORT RequestId: {self._id}\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t"
+            f"Memory Size: {measured['memorySizeMB']} MB\tMax Memory Used: {peak_mb} MB\t"
+        )
+        if init_ms is not None:
+            measured["initDurationMs"] = init_ms
+            text += f"Init Duration: {init_ms:.2f} ms\t"
+        record: dict[str, Any] = {"requestId": self._id, "metrics": measured, "status": outcome.status}
+        if outcome.error_type and outcome.status != "timeout":
+            record["errorType"] = outcome.error_type
+        if outcome.status in ("timeout", "failure"):
+            text += (
+                "Status: timeout"
+                if outcome.status == "timeout"
+                else f"Status: error\tError Type: {outcome.error_type}"
+            )
+        self._platform(text, "platform.report", record)
+
+    def write(self, stream: str) -> None:
+        logs.write(log_group(self._config), stream, self._events)
+
+    def tail(self) -> str:
+        text = "\n".join(message for _, message in self._events)
+        return text.encode()[-4096:].decode("utf-8", "ignore")
+
+    def _platform(self, text: str, kind: str, record: Mapping[str, Any]) -> None:
+        at_ms = time.time_ns() // 1_000_000
+        if self._json:
+            if self._system_level <= LEVELS["INFO"]:
+                self._events.append(
+                    (at_ms, json.dumps({"time": _rfc3339(at_ms), "type": kind, "record": record}))
+                )
+        else:
+            self._events.append((at_ms, text))
+
+
+def account_of(config: Record) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which MiniStack's stores are those of the function's account and region."""
+    _, _, _, region, account, *_ = config["FunctionArn"].split(":")
+    scope: contextlib.AbstractContextManager[None] = request_scope(account, region)
+    return scope
+
+
+def log_group(config: Record) -> str:
+    """Return the log group that the function's configuration names."""
+    group = (config.get("LoggingConfig") or {}).get("LogGroup")
+    return str(group or f"/aws/lambda/{config['FunctionName']}")
+
+
+def reserved_concurrency(record: Record) -> int | None:
+    """Return the function's reserved concurrency, None when it has none."""
+    reserved = record.get("concurrency")
+    if isinstance(reserved, Mapping):
+        reserved = reserved.get("ReservedConcurrentExecutions")
+    return None if reserved is None else int(reserved)
+
+
+def _error(outcome: Outcome) -> str:
+    return f"Error: {outcome.message}\n{outcome.error_type}"
+
+
+def _payload(outcome: Outcome, request_id: str) -> Any:
+    if outcome.message:
+        return {
+            "errorType": outcome.error_type,
+            "errorMessage": f"RequestId: {request_id} Error: {outcome.message}",
+        }
+    return json.loads(outcome.payload or b"null")
+
+
+def _rfc3339(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def install(functions: Functions, submit: Callable[[Record, Any], object]) -> None:
+    """Make every invocation that MiniStack starts run in ``functions``; asynchronous ones go to ``submit``."""
+
+    def execute(record: Record, event: Any) -> dict[str, Any]:
+        try:
+            result = functions.invoke(record, event)
+        except ThrottledError:
+            throttled: dict[str, Any] = lambda_svc._throttle_response(
+                "ReservedFunctionConcurrentInvocationLimitExceeded", "Rate Exceeded."
+            )
+            return throttled
+        answer: dict[str, Any] = {"body": result.payload, "log": result.tail}
+        return answer | {"error": True, "function_error": "Unhandled"} if result.failed else answer
+
+    def invalidate(func_name: str, **_: Any) -> None:
+        functions.retire(func_name)
+
+    lambda_svc._execute_function = execute
+    lambda_svc._execute_function_with_config_scope = execute
+    lambda_svc.invoke_async_with_retry = submit
+    lambda_svc.invalidate_worker = invalidate
+    lambda_svc._emit_lambda_metrics = lambda *_, **__: None  # `Functions` measures

@@ -1,0 +1,137 @@
+"""The HTTP entry: MiniStack's application, with ``/_local/*`` in front.
+
+``GET /_local/idle``
+    ``{"pending": n, …}``: asynchronous invocations, undelivered log batches, unread stream records.
+``GET /_local/mail``
+    The e-mails that SNS would have sent.
+``POST /_local/clock``  ``{"advance_seconds": n}``
+    Move the time that alarms and schedules see.
+``POST /_local/schedules``
+    Fire every enabled scheduled rule once, now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ministack.services import eventbridge
+
+from local.aws import alarms, clock, functions, invocations, logs, metrics, notifications, streams, templates
+
+MINISTACK = "1.5.33"
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Local:
+    """Our parts, put together and into MiniStack.
+
+    Parameters
+    ----------
+    endpoint
+        The URL that this process serves.
+    folder
+        Where function code is unpacked.
+    function_variables
+        Added to every function's environment.
+    concurrency
+        Asynchronous invocations of one function at a time.
+    retry_seconds
+        The pause before the first asynchronous retry.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        folder: Path,
+        function_variables: Mapping[str, str],
+        concurrency: int,
+        retry_seconds: float,
+    ) -> None:
+        found = version("ministack")
+        if found != MINISTACK:
+            raise RuntimeError(
+                f"local AWS: written against the internals of ministack {MINISTACK}, found {found}"
+            )
+        self.functions = functions.Functions(endpoint, folder, function_variables)
+        self._invocations = invocations.Invocations(self.functions, concurrency, retry_seconds, endpoint)
+        self._streams = streams.Streams(self.functions, self._invocations)
+        submit = self._invocations.submit
+        functions.install(self.functions, submit)
+        invocations.install(self._invocations)
+        streams.install(self._streams)
+        metrics.install()
+        self._subscriptions = logs.install(submit)
+        notifications.install(submit)
+        templates.install()
+        self._alarms = alarms.install()
+        self._alarms.start()
+        eventbridge._now_ts = clock.now
+        eventbridge._SCHEDULER_TICK_INTERVAL = 1
+
+    def idle(self) -> dict[str, int]:
+        """Return what is under way, by kind, and their sum as ``pending``."""
+        kinds = {
+            "invocations": max(self._invocations.pending, self.functions.running),
+            "log_batches": self._subscriptions.pending,
+            "stream_records": self._streams.pending,
+            "alarms": self._alarms.pending,
+        }
+        return {"pending": sum(kinds.values()), **kinds}
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        """Answer a request for one of our own pages."""
+        match method, path:
+            case "GET", "/_local/idle":
+                return 200, self.idle()
+            case "GET", "/_local/mail":
+                return 200, notifications.mail()
+            case "POST", "/_local/clock":
+                return 200, {"now": clock.advance(float(json.loads(body)["advance_seconds"]))}
+            case "POST", "/_local/schedules":
+                return 200, {"fired": _fire_schedules()}
+        return 404, {"message": f"no such page: {method} {path}"}
+
+
+def _fire_schedules() -> int:
+    due = [
+        key
+        for key, rule in eventbridge._rules._data.items()
+        if rule.get("ScheduleExpression", "").startswith("rate")
+    ]
+    for key in due:
+        eventbridge._rule_last_fired[key] = 0.0
+    eventbridge._tick_scheduled_rules()
+    return len(due)
+
+
+def application(inner: Application, local: Local) -> Application:
+    """Return the ASGI application."""
+
+    async def serve(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/_local/"):
+            await inner(scope, receive, send)
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        try:
+            status, answer = await asyncio.to_thread(local.answer, scope["method"], scope["path"], body)
+        except (KeyError, ValueError) as error:
+            status, answer = 400, {"message": f"{type(error).__name__}: {error}"}
+        content = json.dumps(answer).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    return serve

@@ -1,0 +1,254 @@
+"""Asynchronous invocations: a queue per function, retries with the same request id, dead letters, destinations."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import eventbridge, lambda_svc
+
+from local.aws.functions import Functions, Record, Result, ThrottledError, account_of, reserved_concurrency
+
+RETRIES = 2  # Lambda's default for asynchronous invocations
+EVENT_AGE = 21_600  # seconds; Lambda's default and most
+THROTTLE_PAUSE = 0.1
+log = logging.getLogger("local.aws.invocations")
+
+
+def _nothing() -> None:
+    return
+
+
+@dataclass(slots=True)
+class _Invocation:
+    record: Record
+    event: Any
+    done: Callable[[], None]
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    accepted: float = field(default_factory=time.monotonic)
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    waiting: deque[_Invocation] = field(default_factory=deque)
+    workers: int = 0
+
+
+class Invocations:
+    """Runs accepted events until they succeed, run out of retries, or grow too old.
+
+    Parameters
+    ----------
+    functions
+        Where they run.
+    concurrency
+        How many of one function's events run at once here; its reserved concurrency, when lower.
+    retry_seconds
+        The pause before the first retry, doubled for the second. AWS waits one and two minutes.
+    """
+
+    def __init__(self, functions: Functions, concurrency: int, retry_seconds: float, endpoint: str) -> None:
+        self._functions = functions
+        self._concurrency = concurrency
+        self._retry_seconds = retry_seconds
+        self._endpoint = endpoint
+        self._queues: dict[str, _Queue] = {}
+        self._lock = threading.Lock()
+        self._unfinished = 0
+
+    @property
+    def pending(self) -> int:
+        """Number of events accepted and not ended, retries that wait included."""
+        with self._lock:
+            return self._unfinished
+
+    def submit(self, record: Record, event: Any, *, done: Callable[[], None] = _nothing) -> str:
+        """Accept an event and return its request id; ``done`` is called when it has ended for good."""
+        invocation = _Invocation(record, event, done)
+        with self._lock:
+            self._unfinished += 1
+        self._enqueue(invocation)
+        return invocation.request_id
+
+    def deliver(self, arn: str, destination_body: Any, attributes: Mapping[str, str] | None = None) -> None:
+        """Send a dead letter, or a destination's record, to a queue, a topic, a function or a bus."""
+        service = arn.split(":")[2]
+        try:
+            if service == "sqs":
+                url = self._client("sqs").get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"]
+                typed = {k: {"DataType": "String", "StringValue": v} for k, v in (attributes or {}).items()}
+                self._client("sqs").send_message(
+                    QueueUrl=url, MessageBody=json.dumps(destination_body), MessageAttributes=typed
+                )
+            elif service == "sns":
+                self._client("sns").publish(TopicArn=arn, Message=json.dumps(destination_body))
+            elif service == "lambda":
+                self._client("lambda").invoke(
+                    FunctionName=arn, InvocationType="Event", Payload=json.dumps(destination_body)
+                )
+            else:
+                log.error("destination not supported: %s", arn)
+        except Exception:  # as on AWS, the event is gone then; there it counts in DestinationDeliveryFailures
+            log.exception("nothing delivered to %s", arn)
+
+    @functools.cache  # noqa: B019 - one object for the life of the process
+    def _client(self, service: str) -> Any:
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self._endpoint,
+            region_name=get_region(),
+            aws_access_key_id=get_account_id(),
+            aws_secret_access_key="local",
+        )
+
+    def _enqueue(self, invocation: _Invocation) -> None:
+        config = invocation.record["config"]
+        reserved = reserved_concurrency(invocation.record)
+        most = self._concurrency if reserved is None else min(reserved, self._concurrency)
+        with self._lock:
+            queue = self._queues.setdefault(config["FunctionName"], _Queue())
+            queue.waiting.append(invocation)
+            if queue.workers >= max(most, 1):
+                return
+            queue.workers += 1
+        threading.Thread(
+            target=self._work, args=(queue,), name=f"async-{config['FunctionName']}", daemon=True
+        ).start()
+
+    def _work(self, queue: _Queue) -> None:
+        while True:
+            with self._lock:
+                if not queue.waiting:
+                    queue.workers -= 1
+                    return
+                invocation = queue.waiting.popleft()
+            try:
+                with account_of(invocation.record["config"]):
+                    self._attempt(invocation)
+            except Exception:  # ours, not the function's: said, and the event is given up
+                log.exception("asynchronous invocation of %s", invocation.record["config"]["FunctionName"])
+                self._end(invocation)
+
+    def _attempt(self, invocation: _Invocation) -> None:
+        settings = _settings(invocation.record)
+        oldest = int(settings.get("MaximumEventAgeInSeconds") or EVENT_AGE)
+        age = time.monotonic() - invocation.accepted
+        if reserved_concurrency(invocation.record) == 0:
+            self._give_up(invocation, None, "ZeroReservedConcurrency")
+            return
+        try:
+            invocation.attempts += 1
+            result = self._functions.invoke(invocation.record, invocation.event, invocation.request_id)
+        except ThrottledError:
+            invocation.attempts -= 1
+            if age > oldest:
+                self._give_up(invocation, None, "EventAgeExceeded")
+            else:
+                self._later(THROTTLE_PAUSE, invocation)
+            return
+        retries = settings.get("MaximumRetryAttempts")
+        pause = self._retry_seconds * 2 ** (invocation.attempts - 1)
+        if not result.failed:
+            self._destination(invocation, result, "Success", "OnSuccess")
+            self._end(invocation)
+        elif invocation.attempts > (RETRIES if retries is None else int(retries)):
+            self._give_up(invocation, result, "RetriesExhausted")
+        elif age + pause > oldest:
+            self._give_up(invocation, result, "EventAgeExceeded")
+        else:
+            self._later(pause, invocation)
+
+    def _later(self, seconds: float, invocation: _Invocation) -> None:
+        timer = threading.Timer(seconds, self._enqueue, (invocation,))
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
+        self._destination(invocation, result, condition, "OnFailure")
+        queue = (invocation.record["config"].get("DeadLetterConfig") or {}).get("TargetArn")
+        if queue:
+            attributes = {"RequestID": invocation.request_id, "ErrorCode": "200" if result else "429"}
+            message = (
+                result.payload.get("errorMessage", "") if result and isinstance(result.payload, dict) else ""
+            )
+            self.deliver(
+                queue, invocation.event, attributes | {"ErrorMessage": (message or condition)[:1024]}
+            )
+        self._end(invocation)
+
+    def _destination(self, invocation: _Invocation, result: Result | None, condition: str, kind: str) -> None:
+        arn = ((_settings(invocation.record).get("DestinationConfig") or {}).get(kind) or {}).get(
+            "Destination"
+        )
+        if not arn:
+            return
+        context = {
+            "requestId": invocation.request_id,
+            "functionArn": f"{invocation.record['config']['FunctionArn']}:$LATEST",
+            "condition": condition,
+            "approximateInvokeCount": invocation.attempts,
+        }
+        body = {
+            "version": "1.0",
+            "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+            "requestContext": context,
+            "requestPayload": invocation.event,
+        }
+        if result is not None:
+            body["responseContext"] = {"statusCode": 200, "executedVersion": "$LATEST"}
+            body["responseContext"] |= {"functionError": "Unhandled"} if result.failed else {}
+            body["responsePayload"] = result.payload
+        self.deliver(arn, body)
+
+    def _end(self, invocation: _Invocation) -> None:
+        invocation.done()
+        with self._lock:
+            self._unfinished -= 1
+
+
+def _settings(record: Record) -> Mapping[str, Any]:
+    found = record.get("event_invoke_config") or (record.get("event_invoke_configs") or {}).get("$LATEST")
+    settings: Mapping[str, Any] = found or {}
+    return settings
+
+
+def install(invocations: Invocations) -> None:
+    """Send EventBridge's Lambda targets through the queue; a target that is missing goes to the rule's DLQ."""
+    stock_invoke = eventbridge._invoke_target
+
+    def to_lambda(arn: str, payload: str) -> None:
+        record, config, name = lambda_svc._get_func_record_for_ref(arn)
+        if record is None:
+            raise LookupError(f"function {name} not found")
+        invocations.submit({**record, "config": config}, json.loads(payload))
+
+    def invoke_target(
+        target: Mapping[str, Any], event: Mapping[str, Any], rule: Mapping[str, Any], view: Any
+    ) -> None:
+        arn = target.get("Arn", "")
+        if ":lambda:" in arn and lambda_svc._get_func_record_for_ref(arn)[0] is None:
+            dead_letters = (target.get("DeadLetterConfig") or {}).get("Arn")
+            if dead_letters:
+                whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
+                facts = {"ERROR_CODE": "NO_RESOURCE", "RULE_ARN": rule.get("Arn", ""), "TARGET_ARN": arn}
+                # Off the event loop: the queue is reached through it.
+                threading.Thread(
+                    target=invocations.deliver, args=(dead_letters, whole, facts), daemon=True
+                ).start()
+            return
+        stock_invoke(target, event, rule, view)
+
+    eventbridge._dispatch_to_lambda = to_lambda
+    eventbridge._invoke_target = invoke_target

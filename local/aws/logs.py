@@ -1,0 +1,273 @@
+"""CloudWatch Logs: what MiniStack lacks. EMF becomes metrics; subscription filters batch, retry and keep order."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import itertools
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+from ministack.core.responses import get_account_id, get_region, request_scope
+from ministack.services import cloudwatch_logs, lambda_svc
+
+from local.aws import metrics
+
+WINDOW = 0.1  # seconds in which a stream's events gather into one delivery
+BATCH_BYTES = 700_000  # raw; an asynchronous event holds 1 MB (Lambda quotas)
+DELIVERY_TRIES = 5
+Matcher = Callable[[str], bool]
+_TERM = re.compile(r'(?P<sign>[?-]?)(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))')
+_serial = itertools.count()
+_create_lock = threading.Lock()
+
+
+class Submit(Protocol):
+    """Takes an asynchronous invocation; ``done`` is called when it has ended for good."""
+
+    def __call__(self, record: Any, event: Any, *, done: Callable[[], None]) -> object: ...
+
+
+@lru_cache(maxsize=256)
+def compile_pattern(pattern: str) -> Matcher:
+    """Return the test of a filter pattern made of terms: all of them, ``?any`` of them, ``-none``, ``%regex%``.
+
+    Raises
+    ------
+    ValueError
+        For the JSON and the space-delimited forms, which are not served here.
+    """
+    text = pattern.strip()
+    if text[:1] in ("{", "["):
+        raise ValueError(f"local AWS: this filter pattern form is not supported: {text[:60]}")
+    every: list[Matcher] = []
+    some: list[Matcher] = []
+    for found in _TERM.finditer(text):
+        test = _term(found)
+        if found["sign"] == "?":
+            some.append(test)
+        elif found["sign"] == "-":
+            every.append(_none(test))
+        else:
+            every.append(test)
+    if every:  # AWS ignores the ?terms beside other terms
+        return lambda message: all(test(message) for test in every)
+    return (lambda message: any(test(message) for test in some)) if some else (lambda _: True)
+
+
+def _term(found: re.Match[str]) -> Matcher:
+    plain = found["plain"]
+    if plain and len(plain) > 2 and plain[0] == plain[-1] == "%":
+        expression = re.compile(plain[1:-1])
+        return lambda message: expression.search(message) is not None
+    term = plain or re.sub(r"\\(.)", r"\1", found["quoted"])
+    return lambda message: term in message
+
+
+def _none(test: Matcher) -> Matcher:
+    return lambda message: not test(message)
+
+
+def write(group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
+    """Store events, in the order given, under the account and region of the context."""
+    if not events:
+        return
+    latest = 0
+    stored: list[dict[str, Any]] = []
+    arrived = time.time_ns() // 1_000_000
+    for at_ms, message in events:
+        latest = max(latest, at_ms)
+        stored.append(
+            {"timestamp": latest, "message": message, "ingestionTime": arrived, "eventId": _event_id(latest)}
+        )
+    cloudwatch_logs._append_log_events(_stream(group, stream), stored)
+    _forward(group, stream, stored)
+
+
+def _stream(group: str, stream: str) -> dict[str, Any]:
+    with _create_lock:
+        if group not in cloudwatch_logs._log_groups:
+            cloudwatch_logs._create_log_group({"logGroupName": group})
+        if stream not in cloudwatch_logs._log_groups[group]["streams"]:
+            cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
+        found: dict[str, Any] = cloudwatch_logs._log_groups[group]["streams"][stream]
+        return found
+
+
+def _event_id(at_ms: int) -> str:
+    return f"{at_ms:020d}{next(_serial):036d}"
+
+
+def _forward(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
+    if _subscriptions is not None:
+        _subscriptions.add(group, stream, events)
+
+
+@dataclass(slots=True)
+class _Backlog:
+    """The undelivered events of one stream and filter; one delivery at a time keeps their order."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    since: float = 0.0
+    busy: bool = False
+    failures: int = 0
+
+
+class Subscriptions:
+    """Delivers matching events to each filter's function, asynchronously as CloudWatch Logs does.
+
+    A failing function is Lambda's matter (its retries, its dead letters); a function that is missing is
+    tried again here, and counted in AWS/Logs DeliveryErrors.
+    """
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._backlogs: dict[tuple[str, str, str, str, str], _Backlog] = {}
+        self._changed = threading.Condition()
+        threading.Thread(target=self._deliver, name="log-subscriptions", daemon=True).start()
+
+    @property
+    def pending(self) -> int:
+        """Number of batches not yet delivered."""
+        with self._changed:
+            return len(self._backlogs)
+
+    def add(self, group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
+        """Take what was just stored in a stream."""
+        for one in list(
+            (cloudwatch_logs._log_groups.get(group) or {}).get("subscriptionFilters", {}).values()
+        ):
+            matches = compile_pattern(one.get("filterPattern") or "")
+            matched = [event for event in events if matches(event["message"])]
+            if not matched:
+                continue
+            with self._changed:
+                key = (get_account_id(), get_region(), group, stream, one["filterName"])
+                backlog = self._backlogs.setdefault(key, _Backlog())
+                backlog.since = backlog.since or time.monotonic()
+                backlog.events += matched
+                self._changed.notify()
+
+    def _deliver(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                due = [
+                    key for key, log in self._backlogs.items() if not log.busy and now >= log.since + WINDOW
+                ]
+                for key in due:
+                    self._backlogs[key].busy = True
+                if not due:
+                    self._changed.wait(WINDOW / 2 if self._backlogs else None)
+            for key in due:
+                self._send(key)
+
+    def _send(self, key: tuple[str, str, str, str, str]) -> None:
+        account, region, group, stream, name = key
+        with self._changed:
+            batch = _first_batch(self._backlogs[key].events)
+        with request_scope(account, region):
+            one = (cloudwatch_logs._log_groups.get(group) or {}).get("subscriptionFilters", {}).get(name)
+            if one is None:
+                self._finish(key, len(batch))
+                return
+            record, _, _ = lambda_svc._get_func_record_for_ref(one["destinationArn"])
+            if record is None:
+                self._retry(key, {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name})
+                return
+            event = {"awslogs": {"data": _envelope(account, group, stream, name, batch)}}
+            self._submit(record, event, done=lambda: self._finish(key, len(batch)))
+
+    def _finish(self, key: tuple[str, str, str, str, str], count: int) -> None:
+        with self._changed:
+            backlog = self._backlogs[key]
+            del backlog.events[:count]
+            backlog.busy, backlog.failures = False, 0
+            if not backlog.events:
+                del self._backlogs[key]
+            self._changed.notify()
+
+    def _retry(self, key: tuple[str, str, str, str, str], dimensions: dict[str, str]) -> None:
+        metrics.record("AWS/Logs", "DeliveryErrors", 1, "Count", dimensions)
+        with self._changed:
+            backlog = self._backlogs[key]
+            backlog.failures += 1
+            backlog.busy = False
+            backlog.since = time.monotonic() + 2**backlog.failures * WINDOW
+            if backlog.failures >= DELIVERY_TRIES:
+                del self._backlogs[key]
+
+
+def _first_batch(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for event in events:
+        size += len(event["message"])
+        if batch and size > BATCH_BYTES:
+            break
+        batch.append(event)
+    return batch
+
+
+def _envelope(account: str, group: str, stream: str, name: str, events: Sequence[dict[str, Any]]) -> str:
+    payload = {
+        "messageType": "DATA_MESSAGE",
+        "owner": account,
+        "logGroup": group,
+        "logStream": stream,
+        "subscriptionFilters": [name],
+        "logEvents": [
+            {"id": event["eventId"], "timestamp": event["timestamp"], "message": event["message"]}
+            for event in events
+        ],
+    }
+    return base64.b64encode(gzip.compress(json.dumps(payload).encode(), compresslevel=1)).decode()
+
+
+_subscriptions: Subscriptions | None = None
+
+
+def install(submit: Submit) -> Subscriptions:
+    """Put EMF and our subscriptions behind every write, and our patterns behind every filter."""
+    global _subscriptions
+    store = cloudwatch_logs._append_log_events
+
+    def append(stream: dict[str, Any], events: list[dict[str, Any]]) -> None:
+        store(stream, events)
+        for event in events:
+            if '"_aws"' in event["message"]:
+                metrics.record_emf(event["message"])
+
+    def fan_out(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
+        arrived = time.time_ns() // 1_000_000
+        _forward(
+            group, stream, [{"timestamp": arrived, "eventId": uuid.uuid4().hex, **event} for event in events]
+        )
+
+    put_filter = cloudwatch_logs._put_subscription_filter
+    read_filtered = cloudwatch_logs._filter_log_events
+
+    def checked(call: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        def wrapper(data: dict[str, Any]) -> Any:
+            try:
+                compile_pattern(data.get("filterPattern") or "")
+            except ValueError as error:
+                return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
+            return call(data)
+
+        return wrapper
+
+    cloudwatch_logs._append_log_events = append
+    cloudwatch_logs._fanout_to_subscription_filters = fan_out
+    cloudwatch_logs._compile_filter_pattern = lambda raw: compile_pattern(raw or "")
+    cloudwatch_logs._put_subscription_filter = checked(put_filter)
+    cloudwatch_logs._filter_log_events = checked(read_filtered)
+    _subscriptions = Subscriptions(submit)
+    return _subscriptions

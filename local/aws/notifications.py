@@ -1,0 +1,62 @@
+"""SNS: a mailbox for e-mail subscriptions, and asynchronous invocation of subscribed functions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ministack.services import lambda_svc, sns
+
+from local.aws import clock
+
+_lock = threading.Lock()
+_mail: list[dict[str, Any]] = []
+
+
+def mail() -> list[dict[str, Any]]:
+    """Return every e-mail that SNS would have sent, oldest first."""
+    with _lock:
+        return list(_mail)
+
+
+def _post(topic_arn: str, message: str, subject: str, structure: str, attributes: dict[str, Any]) -> None:
+    topic = sns._topic_by_arn_any_scope(topic_arn)
+    for subscription in topic["subscriptions"] if topic else []:
+        protocol = subscription.get("protocol")
+        body = sns._resolve_message_for_protocol(message, structure, protocol)
+        if protocol in ("email", "email-json") and sns._matches_filter_policy(subscription, attributes, body):
+            address = subscription["endpoint"]
+            letter = {"to": address, "subject": subject or "AWS Notification Message", "body": body}
+            with _lock:
+                _mail.append({**letter, "topic": topic_arn, "at": clock.now()})
+
+
+def install(submit: Callable[[Any, Any], object]) -> None:
+    """Put the mailbox behind every publish."""
+    stock_fanout = sns._fanout
+
+    def fan_out(
+        topic_arn: str,
+        msg_id: str,
+        message: str,
+        subject: str,
+        message_structure: str = "",
+        message_attributes: dict[str, Any] | None = None,
+        *rest: Any,
+        **more: Any,
+    ) -> None:
+        stock_fanout(
+            topic_arn, msg_id, message, subject, message_structure, message_attributes, *rest, **more
+        )
+        _post(topic_arn, message, subject, message_structure, message_attributes or {})
+
+    def deliver_to_lambda(endpoint: str, envelope: str, _topic: str, subscription: str, *_: Any) -> None:
+        record, _, _ = lambda_svc._get_func_record_for_ref(endpoint)
+        if record is not None:
+            source = {"EventVersion": "1.0", "EventSource": "aws:sns", "EventSubscriptionArn": subscription}
+            submit(record, {"Records": [{**source, "Sns": json.loads(envelope)}]})
+
+    sns._fanout = fan_out
+    sns._deliver_to_lambda = deliver_to_lambda

@@ -1,0 +1,211 @@
+"""DynamoDB streams into functions: partial batch failures, bisection, retries, age, and the failure destination."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ministack.services import dynamodb, lambda_svc
+
+from local.aws.functions import Functions, Result, ThrottledError
+from local.aws.invocations import Invocations
+
+BATCH_BYTES = 6_000_000  # a synchronous invocation's payload (Lambda quotas)
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries of one batch
+log = logging.getLogger("local.aws.streams")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    mapping: dict[str, Any]
+    function: Mapping[str, Any]
+    records: list[dict[str, Any]]
+
+
+class Streams:
+    """Reads each table's stream for each mapping, one batch of a mapping at a time, in order."""
+
+    def __init__(self, functions: Functions, invocations: Invocations) -> None:
+        self._functions = functions
+        self._invocations = invocations
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def pending(self) -> int:
+        """Number of stream records that a mapping has not dealt with."""
+        unread = 0
+        for account, region, mapping in lambda_svc._iter_all_esms():
+            table = _table_of(mapping)
+            if table is None or not mapping.get("Enabled", True):
+                continue
+            end = dynamodb.stream_end_position(table, account_id=account, region=region)
+            unread += max(
+                0,
+                end - lambda_svc._dynamodb_stream_positions.get_scoped(account, region, mapping["UUID"], end),
+            )
+        with self._lock:
+            return max(unread, len(self._busy))
+
+    def poll(self) -> bool:
+        """Start what can be started; called by MiniStack's poller, which a write to a table wakes."""
+        started = False
+        for account, region, mapping in lambda_svc._iter_all_esms():
+            context = contextvars.copy_context()
+            started = context.run(self._poll_one, account, region, mapping) or started
+        return started
+
+    def _poll_one(self, account: str, region: str, mapping: dict[str, Any]) -> bool:
+        lambda_svc._request_account_id.set(account)
+        lambda_svc._request_region.set(region)
+        table, key = _table_of(mapping), mapping["UUID"]
+        with self._lock:
+            if table is None or not mapping.get("Enabled", True) or key in self._busy:
+                return False
+            positions = lambda_svc._dynamodb_stream_positions
+            position = max(positions.get(key, 0), dynamodb.stream_start_position(table))
+            raw = _within_payload(
+                dynamodb.stream_records_since(table, position, int(mapping.get("BatchSize") or 100))
+            )
+            function, config = lambda_svc._get_func_record_for_qualifier(
+                mapping["FunctionName"], mapping.get("Qualifier")
+            )
+            if not raw or function is None:
+                return False
+            self._busy.add(key)
+        batch = _Batch(
+            mapping, {**function, "config": config}, lambda_svc._apply_filter_criteria(raw, mapping)
+        )
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._work, batch, position + len(raw)), daemon=True).start()
+        return True
+
+    def _work(self, batch: _Batch, after: int) -> None:
+        try:
+            if batch.records:
+                self._process(batch, batch.records)
+            lambda_svc._dynamodb_stream_positions[batch.mapping["UUID"]] = after
+        except Exception:  # the batch stays where it is and is read again
+            log.exception("stream mapping of %s", batch.mapping["FunctionName"])
+            time.sleep(LONGEST_PAUSE)
+        finally:
+            with self._lock:
+                self._busy.discard(batch.mapping["UUID"])
+            lambda_svc.esm_wake.set()
+
+    def _process(self, batch: _Batch, records: list[dict[str, Any]]) -> None:
+        """Invoke until every record is dealt with: taken, or given up and told to the failure destination."""
+        mapping, attempts = batch.mapping, 0
+        retries = int(mapping.get("MaximumRetryAttempts", -1))
+        oldest = int(mapping.get("MaximumRecordAgeInSeconds", -1))
+        while records and mapping["UUID"] in lambda_svc._esms:
+            try:
+                result = self._functions.invoke(batch.function, {"Records": records})
+            except ThrottledError:
+                time.sleep(FIRST_PAUSE)
+                continue
+            attempts += 1
+            failed_from = _first_failure(mapping, records, result)
+            mapping["LastProcessingResult"] = (
+                "OK" if failed_from == len(records) else "PROBLEM: Function call failed"
+            )
+            if failed_from:
+                records, attempts = records[failed_from:], min(attempts, 1)
+            if not records:
+                return
+            age = time.time() - float(
+                records[0]["dynamodb"].get("ApproximateCreationDateTime") or time.time()
+            )
+            if 0 <= oldest < age:
+                self._give_up(batch, records, result, "RecordAgeExceeded", attempts)
+                return
+            if 0 <= retries < attempts:
+                self._give_up(batch, records, result, "RetryAttemptsExhausted", attempts)
+                return
+            if mapping.get("BisectBatchOnFunctionError") and len(records) > 1:
+                half = len(records) // 2
+                self._process(batch, records[:half])
+                records, attempts = records[half:], 0
+                continue
+            time.sleep(min(FIRST_PAUSE * 2**attempts, LONGEST_PAUSE))
+
+    def _give_up(
+        self, batch: _Batch, records: list[dict[str, Any]], result: Result, condition: str, attempts: int
+    ) -> None:
+        arn = ((batch.mapping.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination")
+        if not arn:
+            return
+        first, last = records[0]["dynamodb"], records[-1]["dynamodb"]
+        body = {
+            "requestContext": {
+                "requestId": result.request_id,
+                "functionArn": batch.function["config"]["FunctionArn"],
+                "condition": condition,
+                "approximateInvokeCount": attempts,
+            },
+            "responseContext": {
+                "statusCode": 200,
+                "executedVersion": "$LATEST",
+                "functionError": "Unhandled",
+            },
+            "version": "1.0",
+            "timestamp": _iso(time.time()),
+            "DDBStreamBatchInfo": {
+                "shardId": "shardId-00000000000000000000-00000000",
+                "startSequenceNumber": str(first["SequenceNumber"]),
+                "endSequenceNumber": str(last["SequenceNumber"]),
+                "approximateArrivalOfFirstRecord": _iso(float(first["ApproximateCreationDateTime"])),
+                "approximateArrivalOfLastRecord": _iso(float(last["ApproximateCreationDateTime"])),
+                "batchSize": len(records),
+                "streamArn": batch.mapping["EventSourceArn"],
+            },
+        }
+        self._invocations.deliver(arn, body)
+
+
+def _first_failure(mapping: Mapping[str, Any], records: list[dict[str, Any]], result: Result) -> int:
+    """Return how many records, from the first, are dealt with."""
+    if result.failed:
+        return 0
+    if "ReportBatchItemFailures" not in (mapping.get("FunctionResponseTypes") or []):
+        return len(records)
+    answer = result.payload if isinstance(result.payload, dict) else {}
+    failed = {str(item.get("itemIdentifier")) for item in answer.get("batchItemFailures") or []}
+    if not failed:
+        return len(records)
+    positions = [i for i, one in enumerate(records) if str(one["dynamodb"]["SequenceNumber"]) in failed]
+    return min(positions, default=0)  # an identifier that is not in the batch fails the whole of it
+
+
+def _table_of(mapping: Mapping[str, Any]) -> str | None:
+    parts = str(mapping.get("EventSourceArn", "")).split(":", 5)
+    if len(parts) < 6 or parts[2] != "dynamodb":
+        return None
+    return parts[5].split("/")[1]
+
+
+def _within_payload(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    size = 0
+    taken: list[dict[str, Any]] = []
+    for record in records:
+        size += len(json.dumps(record, default=str))
+        if taken and size > BATCH_BYTES:
+            break
+        taken.append(record)
+    return taken
+
+
+def _iso(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def install(streams: Streams) -> None:
+    """Replace MiniStack's reader of streams; its poller goes on calling."""
+    lambda_svc._poll_dynamodb_streams = streams.poll

@@ -1,0 +1,111 @@
+"""CloudFormation: the properties of our resources that MiniStack leaves out, and what is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ministack.services import cloudwatch, dynamodb, lambda_svc
+from ministack.services.cloudformation import provisioners
+
+from local.aws import alarms
+
+Properties = Mapping[str, Any]
+
+
+def _true(value: object) -> bool:
+    return str(value).lower() == "true"
+
+
+def _table(name: str, properties: Properties) -> None:
+    replicas = [one for one in properties.get("Replicas") or [] if isinstance(one, Mapping)]
+    if len(replicas) > 1:
+        raise ValueError("local AWS: a table with replicas in other regions is not supported")
+    replica = replicas[0] if replicas else {}
+    ttl = properties.get("TimeToLiveSpecification") or {}
+    if _true(ttl.get("Enabled", bool(ttl))):
+        dynamodb._ttl_settings[name] = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl["AttributeName"]}
+    recovery = replica.get("PointInTimeRecoverySpecification") or properties.get(
+        "PointInTimeRecoverySpecification"
+    )
+    if _true((recovery or {}).get("PointInTimeRecoveryEnabled")):
+        dynamodb._pitr_settings[name] = True
+    protected = replica.get("DeletionProtectionEnabled", properties.get("DeletionProtectionEnabled"))
+    dynamodb._tables[name]["DeletionProtectionEnabled"] = _true(protected)
+
+
+def _function(name: str, properties: Properties) -> None:
+    record = lambda_svc._functions[name]
+    config = record["config"]
+    if properties.get("DeadLetterConfig"):
+        config["DeadLetterConfig"] = properties["DeadLetterConfig"]
+    else:
+        config.pop("DeadLetterConfig", None)
+    reserved = properties.get("ReservedConcurrentExecutions")
+    record["concurrency"] = None if reserved is None else int(reserved)
+    config["VpcConfig"] = lambda_svc._vpc_config_with_id(properties.get("VpcConfig"))
+
+
+def _check_function(logical_id: str, properties: Properties) -> None:
+    runtime = str(properties.get("Runtime", ""))
+    if not runtime.startswith("python"):
+        raise ValueError(
+            f"local AWS: {logical_id}: runtime {runtime or 'of an image'} is not supported, only Python"
+        )
+
+
+def _check_nothing(_logical_id: str, _properties: Properties) -> None:
+    return
+
+
+def _extend(
+    kind: str,
+    finish: Callable[[str, Properties], None],
+    check: Callable[[str, Properties], None] = _check_nothing,
+) -> None:
+    stock = provisioners._RESOURCE_HANDLERS[kind]
+
+    def create(logical_id: str, properties: Properties, stack: str) -> Any:
+        check(logical_id, properties)
+        answer = stock["create"](logical_id, properties, stack)
+        finish(answer[0], properties)
+        return answer
+
+    def update(
+        physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None
+    ) -> Any:
+        check(logical_id or physical_id, new)
+        answer = stock["update"](physical_id, old, new, stack, logical_id)
+        finish(answer[0], new)
+        return answer
+
+    provisioners._RESOURCE_HANDLERS[kind] = {**stock, "create": create, "update": update}
+
+
+def _create_composite(logical_id: str, properties: Properties, stack: str) -> tuple[str, dict[str, str]]:
+    name = properties.get("AlarmName") or provisioners._physical_name(stack, logical_id)
+    answer = cloudwatch._put_composite_alarm({}, {**properties, "AlarmName": name}, False, True)
+    if answer[0] >= 400:
+        raise ValueError(f"AWS::CloudWatch::CompositeAlarm: {answer[2]!r}")
+    return name, {"Arn": cloudwatch._composite_alarms[name]["AlarmArn"]}
+
+
+def _delete_composite(physical_id: str, _properties: Properties) -> None:
+    cloudwatch._composite_alarms.pop(physical_id, None)
+
+
+def install() -> None:
+    """Extend MiniStack's resource handlers."""
+    _extend("AWS::DynamoDB::GlobalTable", _table)
+    _extend("AWS::DynamoDB::Table", _table)
+    _extend("AWS::Lambda::Function", _function, _check_function)
+    provisioners._RESOURCE_HANDLERS["AWS::CloudWatch::CompositeAlarm"] = {
+        "create": _create_composite,
+        "delete": _delete_composite,
+    }
+    stock_alarm = provisioners._cw_metric_alarm_record
+
+    def alarm_record(name: str, properties: Properties) -> Any:
+        return alarms.record(name, properties) if properties.get("Metrics") else stock_alarm(name, properties)
+
+    provisioners._cw_metric_alarm_record = alarm_record
