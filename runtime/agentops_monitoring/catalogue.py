@@ -316,7 +316,7 @@ def markdown() -> str:
         "Written by `python -m agentops_monitoring.catalogue`; edit the catalogue, not this page.",
         "",
         "Each agent emits its events itself, one line each. All else comes from the plane's functions, and",
-        "the costs from the ledger. A dimension set in *italics* exists from the level of detail behind it on.",
+        "the costs from the ledger. A set in *italics* exists from the level of detail behind it on.",
     ]
     for namespace in (EVENTS, COSTS, COLLABORATION, ANOMALIES, MONITOR):
         lines += [

@@ -40,16 +40,23 @@ DOMAIN_EVENTS: tuple[AgentEventType, ...] = (
 
 BUILT_IN: frozenset[str] = frozenset(str(member) for member in AgentEventType)
 
+SPAN = "span"
+"""Type of the record that `span()` leaves: a part of the trace, with no metric of its own."""
+
 MAX_NAME_LENGTH = 64
+
+# A metric's name is a key of the line, beside these.
+_RESERVED = frozenset({"timestamp", "level", SPAN})
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether `name` can be an event type: snake_case, at most 64 characters.
+    """Whether `name` can be a declared event type: snake_case, at most 64 characters, not reserved.
 
     The name becomes a metric name and part of DynamoDB keys, where `#` is the separator.
     """
     return (
         0 < len(name) <= MAX_NAME_LENGTH
+        and name not in _RESERVED
         and name.isascii()
         and name[0].isalpha()
         and name == name.lower()

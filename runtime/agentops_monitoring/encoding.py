@@ -1,0 +1,199 @@
+"""Any Python value as JSON: what JSON does not know is rendered, and nothing is ever raised.
+
+The text is pure ASCII. So its length is its size in bytes, whatever encoding stdout has, and no character
+in it can end a line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from enum import Enum
+from typing import Any
+
+from agentops_monitoring.redaction import CLEAN, REDACTED, SECRET, verdict
+
+MAX_DEPTH = 100
+"""Levels of nesting that are rendered: readers in other languages stop not far above."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def encode(value: object, *, redact: bool = True) -> str:
+    """Encode a value.
+
+    Parameters
+    ----------
+    value
+        Anything. Most values are plain and cost one walk and the C encoder; others are copied as rendered.
+    redact
+        Hide values behind telling keys, see `redaction`.
+    """
+    try:
+        if _is_plain(value, redact, 0):
+            text = _encode(value)
+            # A lone surrogate is legal in a Python string and in JSON's grammar, but in no UTF-8 behind it.
+            if "\\ud" not in text:
+                return text
+    except Exception:  # noqa: BLE001, S110 - a value that changes underway, an endless number: rendered below
+        pass
+    try:
+        return _encode(render(value, redact=redact))
+    except Exception as error:  # noqa: BLE001 - even the renderer's stack can be exhausted
+        return _encode(f"<{type(value).__name__} that cannot be rendered: {type(error).__name__}>")
+
+
+def encode_text(text: str) -> str:
+    """Encode a string, quotes included."""
+    return _encode(_text(text))
+
+
+def _is_plain(value: object, redact: bool, depth: int) -> bool:
+    """Whether the C encoder can have it as it is; anything unusual says no."""
+    kind = type(value)
+    if kind is dict:
+        if depth > MAX_DEPTH:
+            return False
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or (redact and verdict(key)):
+                return False
+            kind = type(item)
+            if kind is str or kind is int or kind is bool or item is None:
+                continue
+            if not _is_plain(item, redact, depth + 1):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            return False
+        return all(_is_plain(item, redact, depth + 1) for item in value)  # type: ignore[attr-defined]
+    if kind is float:
+        return value * 0 == 0  # type: ignore[operator]
+    return kind is str or kind is int or kind is bool or value is None
+
+
+def render(value: object, *, redact: bool = True) -> Any:
+    """Copy a value into plain dicts, lists, strings and finite numbers."""
+    return _Renderer(redact).render(value, 0)
+
+
+def _text(value: str) -> str:
+    # The unbound methods, since a subclass of str may override anything.
+    return str.encode(value, "utf-8", "backslashreplace").decode("utf-8")
+
+
+def _number(value: float) -> float | str:
+    if value * 0 == 0:
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def _integer(value: int) -> int | str:
+    try:
+        int.__repr__(value)
+    except ValueError:  # Python refuses to convert very long integers to decimal
+        return int.__format__(value, "#x")
+    return value
+
+
+class _Renderer:
+    __slots__ = ("above", "redact")
+
+    def __init__(self, redact: bool) -> None:
+        self.redact = redact
+        self.above: set[int] = set()
+
+    def render(self, value: object, depth: int) -> Any:
+        try:
+            return self._render(value, depth)
+        except Exception as error:  # noqa: BLE001 - a __repr__, a property or a field that raises
+            return _unprintable(value, error)
+
+    def _render(self, value: object, depth: int) -> Any:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, Enum):
+            return self.render(value.value, depth)  # type: ignore[attr-defined]
+        if issubclass(kind, str):
+            return _text(value)  # type: ignore[arg-type]
+        if issubclass(kind, int):
+            return _integer(int.__int__(value))  # type: ignore[arg-type]
+        if issubclass(kind, float):
+            return _number(float.__float__(value))  # type: ignore[arg-type]
+        if id(value) in self.above:
+            return "<cycle>"
+        if depth > MAX_DEPTH:
+            return f"<deeper than {MAX_DEPTH} levels>"
+        self.above.add(id(value))
+        try:
+            return self._compound(value, kind, depth + 1)
+        finally:
+            self.above.discard(id(value))
+
+    def _compound(self, value: Any, kind: type, depth: int) -> Any:
+        if issubclass(kind, Mapping):
+            return self._mapping(list(value.items()), depth)
+        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return self._mapping(list(zip(kind._fields, value, strict=False)), depth)
+        if issubclass(kind, list | tuple | deque | KeysView | ValuesView | ItemsView):
+            return [self.render(item, depth) for item in list(value)]
+        if issubclass(kind, set | frozenset):
+            # Sorted, so that the same set reads the same in every process.
+            return sorted((self.render(item, depth) for item in list(value)), key=_encode)
+        if issubclass(kind, bytes | bytearray | memoryview):
+            return _bytes(bytes(value))
+        return self._object(value, kind, depth)
+
+    def _mapping(self, items: list[tuple[Any, Any]], depth: int) -> dict[str, Any]:
+        rendered: dict[str, Any] = {}
+        for key, item in items:
+            name = self._key(key, depth)
+            judged = verdict(name) if self.redact and item is not None else CLEAN
+            if judged == SECRET or (judged and not isinstance(item, int | float)):
+                content: Any = REDACTED
+            else:
+                content = self.render(item, depth)
+            # 1 and "1" are two keys in Python and one in JSON; neither value may get lost.
+            unique, twin = name, 2
+            while unique in rendered:
+                unique, twin = f"{name} ({twin})", twin + 1
+            rendered[unique] = content
+        return rendered
+
+    def _key(self, key: object, depth: int) -> str:
+        rendered = self.render(key, depth)
+        return rendered if type(rendered) is str else _encode(rendered)
+
+    def _object(self, value: Any, kind: type, depth: int) -> Any:
+        if value is ...:
+            return "..."
+        decimal = sys.modules.get("decimal")
+        if decimal is not None and issubclass(kind, decimal.Decimal):
+            return str(value)
+        if hasattr(kind, "__dataclass_fields__"):
+            return self._mapping([(name, getattr(value, name)) for name in kind.__dataclass_fields__], depth)
+        # datetime and its kin, timedelta, pydantic models, numpy's arrays and scalars, UUID, paths
+        for method in ("isoformat", "total_seconds", "model_dump", "tolist", "__fspath__"):
+            if callable(getattr(kind, method, None)):
+                return self.render(getattr(value, method)(), depth)
+        if kind.__name__ == "UUID":
+            return str(value)
+        if isinstance(value, BaseException):
+            return _text(f"{kind.__name__}: {value}")
+        return _text(repr(value))
+
+
+def _bytes(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        from binascii import b2a_base64
+
+        return "base64:" + b2a_base64(value, newline=False).decode("ascii")
+
+
+def _unprintable(value: object, error: Exception) -> str:
+    return f"<{_text(type(value).__name__)} that cannot be rendered: {_text(type(error).__name__)}>"

@@ -1,0 +1,37 @@
+"""The hooks on botocore's sessions and clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentops_monitoring.instrument import bedrock, messages
+
+_MODEL_HOOKS = tuple(
+    hook
+    for operation in ("Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream")
+    for hook in (
+        (f"before-parameter-build.bedrock-runtime.{operation}", bedrock.before_call),
+        (f"after-call.bedrock-runtime.{operation}", bedrock.after_call),
+    )
+)
+_MESSAGE_HOOKS = (
+    ("before-parameter-build.events.PutEvents", messages.before_put),
+    ("after-call.events.PutEvents", messages.after_put),
+)
+
+
+def attach_to_session(session: Any) -> None:
+    """Hook every client that this botocore session makes from now on."""
+    for name, handler in _MODEL_HOOKS + _MESSAGE_HOOKS:
+        session.register(name, handler, unique_id=_unique(name))
+
+
+def attach_to_client(client: Any) -> None:
+    """Hook one client of the service `events`."""
+    for name, handler in _MESSAGE_HOOKS:
+        client.meta.events.register(name, handler, unique_id=_unique(name))
+
+
+def _unique(name: str) -> str:
+    # botocore registers an id once, however often it is offered: nothing is counted twice.
+    return f"agentops-{name}"

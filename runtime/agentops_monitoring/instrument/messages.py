@@ -1,0 +1,220 @@
+"""Messages between agents over EventBridge: they carry the trace, and are recorded once they are sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agentops_monitoring import identity, instrument, settings, trace
+from agentops_monitoring.encoding import encode
+from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.trace import TraceContext
+
+if TYPE_CHECKING:
+    from agentops_monitoring.monitor import AgentOpsMonitor
+
+SOURCE = "agentops.agents"
+MAX_REQUEST_BYTES = 262_144
+"""All entries of a request together:
+https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html#eb-send-events-limits."""
+
+_KEY = "agentops_messages"
+
+
+class MessageNotSentError(RuntimeError):
+    """EventBridge did not take a message."""
+
+
+class _Addressed(NamedTuple):
+    """What `send_message` knows of the message it is about to put."""
+
+    monitor: AgentOpsMonitor
+    to: str
+    message_id: str
+
+
+class _Message(NamedTuple):
+    """A message that was given its context and waits for EventBridge's answer."""
+
+    monitor: AgentOpsMonitor
+    context: TraceContext
+    span_id: str
+    sent_ms: int
+    data: dict[str, Any]
+    problems: list[str]
+
+
+_addressed: ContextVar[_Addressed | None] = ContextVar("agentops_addressed", default=None)
+
+
+def before_put(params: Any, context: Any, **_: Any) -> None:
+    """Put the trace context into entries for the agents' bus, leaving the agent's own objects as they are."""
+    addressed = _addressed.get()
+    if addressed is None and not instrument.active():
+        return
+    try:
+        monitor = instrument.monitor() if addressed is None else addressed.monitor
+        entries, messages = _with_context(params["Entries"], monitor, addressed)
+    except Exception:  # noqa: BLE001 - botocore will say what is wrong with the entries
+        return
+    params["Entries"] = entries
+    context[_KEY] = messages
+
+
+def after_put(http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
+    """Record the messages that EventBridge took; each entry succeeds or fails alone."""
+    messages: list[_Message | None] = context.pop(_KEY, None) or []
+    if http_response.status_code >= 300:
+        return
+    for message, result in zip(messages, parsed.get("Entries", ()), strict=False):
+        if message is not None and not result.get("ErrorCode"):
+            message.monitor.emit(
+                AgentEventType.MESSAGE_SENT,
+                message.data,
+                context=message.context,
+                span_id=message.span_id,
+                parent_id=message.context.span_id,
+                at_ms=message.sent_ms,
+                problems=message.problems,
+                checked=True,
+            )
+
+
+def _with_context(
+    entries: Sequence[Mapping[str, Any]], monitor: AgentOpsMonitor, addressed: _Addressed | None
+) -> tuple[list[Mapping[str, Any]], list[_Message | None]]:
+    configured = settings.load()
+    bus = _bus_name(configured.event_bus)
+    size = sum(_entry_bytes(entry) for entry in entries)
+    changed: list[Mapping[str, Any]] = []
+    messages: list[_Message | None] = []
+    for entry in entries:
+        message = None
+        if _bus_name(entry.get("EventBusName") or "default") == bus:
+            detail, message = _carry(entry, monitor, addressed, configured.environment)
+            if message is not None:
+                grown = size + len(detail.encode()) - len(entry["Detail"].encode())
+                if grown <= MAX_REQUEST_BYTES:
+                    size = grown
+                    entry = {**entry, "Detail": detail}
+                else:
+                    # A message without its context is better than none.
+                    message.problems.append("the message is too large to carry its context")
+        changed.append(entry)
+        messages.append(message)
+    return changed, messages
+
+
+def _carry(
+    entry: Mapping[str, Any], monitor: AgentOpsMonitor, addressed: _Addressed | None, environment: str
+) -> tuple[str, _Message | None]:
+    text = entry.get("Detail")
+    try:
+        detail = json.loads(text) if type(text) is str else None
+    except ValueError:
+        detail = None
+    if type(text) is not str or type(detail) is not dict:
+        return "", None
+    context = trace.current()
+    span_id = identity.new_span_id()
+    sent_ms = time.time_ns() // 1_000_000
+    message_id = addressed.message_id if addressed else span_id
+    to = addressed.to if addressed else None
+    problems = []
+    if detail.get("environment", environment) != environment:
+        problems.append("the payload's own field environment was replaced, rules route by it")
+    ours: dict[str, Any] = {
+        "environment": environment,
+        "agentops": context.carried(
+            span_id=span_id, sender=monitor.agent_name, to=to, message_id=message_id, sent_ms=sent_ms
+        ),
+    }
+    if ours.keys().isdisjoint(detail):
+        # The agent's text stays as it wrote it, its numbers to the last digit.
+        spliced = text.rstrip()[:-1] + ("," if detail else "") + encode(ours, redact=False)[1:]
+    else:
+        spliced = json.dumps({**detail, **ours}, separators=(",", ":"))
+    data = {
+        "from": monitor.agent_name,
+        "to": to,
+        "message_type": entry.get("DetailType"),
+        "message_id": message_id,
+        "hop": context.hop + 1,
+    }
+    return spliced, _Message(monitor, context, span_id, sent_ms, data, problems)
+
+
+def _bus_name(name: str) -> str:
+    return name.rpartition("event-bus/")[2]
+
+
+def _entry_bytes(entry: Mapping[str, Any]) -> int:
+    texts = [entry.get(name) or "" for name in ("Source", "DetailType", "Detail")]
+    texts += entry.get("Resources") or []
+    return sum(len(text.encode()) for text in texts) + (14 if entry.get("Time") else 0)
+
+
+_client: Any = None
+_client_lock = threading.Lock()
+
+
+def forget_client() -> None:
+    """Make the next message create a client anew: a fork must not share its connections."""
+    global _client, _client_lock
+    _client_lock = threading.Lock()
+    _client = None
+
+
+os.register_at_fork(after_in_child=forget_client)
+
+
+def _events_client() -> Any:
+    global _client
+    with _client_lock:
+        if _client is None:
+            import boto3
+
+            from agentops_monitoring.instrument import clients
+
+            # A session of our own: the default one is not safe to create from several threads.
+            _client = boto3.session.Session().client("events")
+            clients.attach_to_client(_client)
+        return _client
+
+
+@contextmanager
+def _addressing(addressed: _Addressed) -> Iterator[None]:
+    token = _addressed.set(addressed)
+    try:
+        yield
+    finally:
+        _addressed.reset(token)
+
+
+def send(monitor: AgentOpsMonitor, *, to: str, message_type: str, payload: object) -> str:
+    """Put one message on the agents' bus; see `AgentOpsMonitor.send_message`."""
+    for name, value in (("to", to), ("message_type", message_type)):
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{name} has to be a name, not {value!r}")
+    detail = encode(payload if isinstance(payload, Mapping) else {"payload": payload}, redact=False)
+    message_id = identity.new_span_id()
+    entry = {
+        "EventBusName": settings.load().event_bus,
+        "Source": SOURCE,
+        "DetailType": message_type,
+        "Detail": detail,
+    }
+    with _addressing(_Addressed(monitor, to, message_id)):
+        answer = _events_client().put_events(Entries=[entry])
+    (result,) = answer["Entries"]
+    if result.get("ErrorCode"):
+        raise MessageNotSentError(
+            f"{message_type} to {to}: {result['ErrorCode']}: {result.get('ErrorMessage')}"
+        )
+    return message_id

@@ -1,0 +1,76 @@
+"""Where lines go: to stdout, or directly to the ledger where nobody reads stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentops_monitoring import settings
+
+
+class Transport(Protocol):
+    """Takes the lines of one event; returns at once and never raises."""
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Take the lines of one event, each with its newline."""
+
+
+class StdoutTransport:
+    """Writes each line whole to `sys.stdout`."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        """Lines that stdout refused."""
+        self.renew()
+
+    def renew(self) -> None:
+        """Drop the lock: a fork may have copied it while another thread held it."""
+        # Re-entrant, since a signal's handler may record while its own thread writes.
+        self._lock = threading.RLock()
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Write each line with a single call, and flush: Lambda may freeze or kill the process any time."""
+        try:
+            stdout = sys.stdout
+            with self._lock:
+                for line in lines:
+                    stdout.write(line)
+                stdout.flush()
+        except Exception:  # noqa: BLE001 - a closed or broken stdout must not reach the agent
+            self.lost += len(lines)
+
+
+STDOUT = StdoutTransport()
+os.register_at_fork(after_in_child=STDOUT.renew)
+
+_chosen: Transport | None = None
+_replaced: Transport | None = None
+
+
+def write(lines: Sequence[str]) -> None:
+    """Send the lines of one event where this process's events go."""
+    (_replaced or _chosen or _choose()).write(lines)
+
+
+def _choose() -> Transport:
+    global _chosen
+    configured = settings.load()
+    if configured.transport == "direct":
+        from agentops_monitoring.direct import direct_transport
+
+        _chosen = direct_transport(configured)
+    else:
+        _chosen = STDOUT
+    return _chosen
+
+
+def replace(transport: Transport | None) -> Transport | None:
+    """Send all lines of the process elsewhere, as tests do; None undoes it. Returns what was there."""
+    global _replaced, _chosen
+    before, _replaced = _replaced, transport
+    if transport is None:
+        _chosen = None
+    return before
