@@ -45,6 +45,7 @@ lint: setup ## ruff and mypy --strict
 	@ruff check . && ruff format --check . && mypy .
 
 bench: setup ## Our hot paths beside the peers', in one run
+	@$(PYTHON) tools/setup.py --bench
 	@python -m benchmarks
 
 docs: setup ## Regenerate the generated documentation
@@ -57,4 +58,4 @@ lock: ## Resolve the requirements anew and write the locks
 	@$(PYTHON) tools/setup.py --lock
 
 clean: ## Remove everything that the targets made
-	@rm -rf build dist cdk.out .venv .venv-local node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf build dist cdk.out .venv .venv-local .venv-bench node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

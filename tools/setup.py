@@ -17,6 +17,11 @@ from pathlib import Path
 MINIMUM = (3, 11)
 ROOT = Path(__file__).resolve().parents[1]
 STAMPS = ROOT / "build" / "setup"
+ENVIRONMENTS = (
+    (".venv", "requirements.txt", "the app and its tests"),
+    (".venv-local", "local/requirements.txt", "the embedded AWS"),
+    (".venv-bench", "benchmarks/requirements.txt", "the benchmarks' peers"),
+)
 
 
 class SetupError(Exception):
@@ -51,14 +56,6 @@ def _venv(folder, requirements):
     _run([*pip, "-r", requirements], f"installing {requirements}")
 
 
-def _app():
-    _venv(".venv", "requirements.txt")
-
-
-def _local():
-    _venv(".venv-local", "local/requirements.txt")
-
-
 def _cli():
     # npm is a script for `node`, which the wheel puts beside it.
     os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -75,6 +72,14 @@ def _ensure(name, shown, inputs, proof, build):
     build()
     stamp.write_text(digest)
     print(f"  {shown} ready in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _ensure_venv(folder, requirements, shown):
+    inputs = [requirements]
+    lock = requirements.replace(".txt", ".lock")
+    if (ROOT / lock).exists():
+        inputs.append(lock)
+    _ensure(folder.lstrip("."), shown, inputs, f"{folder}/bin/python", lambda: _venv(folder, requirements))
 
 
 def _lock():
@@ -103,18 +108,13 @@ def main():
             f"setup: Python 3.11 or newer is needed, this is {found}: run make with PYTHON=/path/to/python3.11"
         )
     STAMPS.mkdir(parents=True, exist_ok=True)
-    app = ("requirements.txt", "requirements.lock")
-    local = ("local/requirements.txt", "local/requirements.lock")
     try:
         if "--lock" in sys.argv[1:]:
             _lock()
             return
+        environments = ENVIRONMENTS[2:] if "--bench" in sys.argv[1:] else ENVIRONMENTS[:2]
         with ThreadPoolExecutor(2) as pool:
-            jobs = [
-                pool.submit(_ensure, "app", "the app and its tests", app, ".venv/bin/python", _app),
-                pool.submit(_ensure, "local", "the embedded AWS", local, ".venv-local/bin/python", _local),
-            ]
-            for job in jobs:
+            for job in [pool.submit(_ensure_venv, *each) for each in environments]:
                 job.result()
         _ensure("cli", "the CDK CLI", ("package-lock.json",), "node_modules/aws-cdk/bin/cdk", _cli)
     except SetupError as error:

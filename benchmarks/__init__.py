@@ -1,0 +1,1 @@
+"""Our hot paths beside the peers', in one run: `make bench`."""
