@@ -105,7 +105,7 @@ def main():
     if sys.version_info < MINIMUM:
         found = ".".join(map(str, sys.version_info[:3]))
         sys.exit(
-            f"setup: Python 3.11 or newer is needed, this is {found}: run make with PYTHON=/path/to/python3.11"
+            f"setup: Python 3.11 or newer is needed, this is {found}: run make with PYTHON=/path/to/python3"
         )
     STAMPS.mkdir(parents=True, exist_ok=True)
     try:
