@@ -154,7 +154,7 @@ def _json_record(message: str) -> dict[str, object] | None:
 
 
 def _frame_path(path: str) -> str:
-    """Path without what differs from machine to machine: libraries keep a folder, the workload its own path."""
+    """Leave out what differs between machines: a library keeps one folder, the workload its own path."""
     if "/python3" in path or "/lib/" in path:
         return "/".join(path.split("/")[-2:])
     return path.partition("/var/task/")[2] or path.rpartition("/")[2]
