@@ -1,0 +1,235 @@
+"""What the ledger reads out of log lines: events, parts of events, report lines; and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, DOMAIN_EVENTS, SPAN, AgentEventType
+from agentops_monitoring.ledger.exact import number
+from agentops_monitoring.pricing import TokenUsage, llm_cost, resolve
+
+VERSION = 1
+_MAX_TOKENS = 10**12
+_TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 512), ("trace_id", 64), ("span_id", 64))
+
+_TOKENS = (
+    # In the order of TokenUsage.
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_creation.input_tokens",
+    "cache_creation_1h.input_tokens",
+)
+
+
+class Refused(ValueError):
+    """A line that looks like an event or a report, and is none; the text says why."""
+
+
+class Source(NamedTuple):
+    """The line that something was read from."""
+
+    log_event_id: str
+    timestamp_ms: int
+    message: str
+
+
+class Reject(NamedTuple):
+    """A line that goes to the dead letters, whole."""
+
+    reason: str
+    source: Source
+    forged: bool = False
+
+
+class LlmCall(NamedTuple):
+    """The model call that an `llm_usage` event tells of, priced by the ledger's own book."""
+
+    model: str
+    """The book's id; the name as given where the book knows none."""
+    usage: TokenUsage
+    cost: Decimal | None
+    """USD; None when there is no price."""
+
+
+@dataclass(slots=True)
+class Event:
+    """One event of an agent."""
+
+    id: str
+    type: str
+    metric: str
+    """The event's metric: its type, or `custom_event`, or `span` (which has none)."""
+    agent: str
+    at: str
+    """RFC 3339, UTC, milliseconds."""
+    at_ms: int
+    workflow_id: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    request_id: str | None
+    seq: int
+    data: Any
+    problems: list[str] = field(default_factory=list)
+    call: LlmCall | None = None
+    sources: tuple[Source, ...] = ()
+    """The lines it came in."""
+
+    @property
+    def nonce(self) -> str:
+        """The process that wrote it."""
+        return self.id.rpartition("-")[0]
+
+    @property
+    def is_domain(self) -> bool:
+        """Whether costs are attributed to it: the five domain events and what agents declare."""
+        return self.metric in DOMAIN_EVENTS or (
+            self.metric not in BUILT_IN and self.metric not in (CUSTOM_EVENT, SPAN)
+        )
+
+    def fields(self) -> Mapping[str, Any]:
+        """The data's fields; none when the data is no object."""
+        return self.data if isinstance(self.data, dict) else {}
+
+
+class Part(NamedTuple):
+    """One line of an event whose payload was split."""
+
+    event: Event
+    """Without data."""
+    number: int
+    """1 to `total`."""
+    total: int
+    chunk: str
+
+
+class Report(NamedTuple):
+    """Lambda's own line on one invocation attempt."""
+
+    id: str
+    """The log event's id: what a redelivery shares."""
+    request_id: str
+    at_ms: int
+    """When the line was logged, at the attempt's end."""
+    duration_ms: Decimal
+    billed_ms: int
+    memory_mb: int
+    init_ms: Decimal
+    status: str
+    """"success", or how it failed: "timeout", "error", "failure"."""
+    agent: str
+    cost: Decimal
+    """USD, request fee included."""
+    source: Source
+
+
+def milliseconds(at: object) -> int:
+    """Return a time of a line as milliseconds since the epoch.
+
+    Raises
+    ------
+    Refused
+        It is not RFC 3339 in UTC with milliseconds.
+    """
+    if type(at) is str and len(at) == 24 and at[23] == "Z" and at[10] == "T" and at[19] == ".":
+        try:
+            return round(datetime.fromisoformat(at).timestamp() * 1000)
+        except ValueError:
+            pass
+    raise Refused(f"at is {at!r}, not a time in UTC with milliseconds")
+
+
+def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
+    """Read an event or a part of one out of a decoded line.
+
+    Raises
+    ------
+    Refused
+        A field is missing or makes no sense.
+    """
+    body = line["agentops.event"]
+    if not isinstance(body, dict):
+        raise Refused("agentops.event is no object")
+    if body.get("v") != VERSION:
+        raise Refused(f"version {body.get('v')!r} is not known here")
+    for name, limit in _TEXTS:
+        text = body.get(name)
+        if type(text) is not str or not 0 < len(text) <= limit:
+            raise Refused(f"{name} is no text of 1 to {limit} characters")
+    for name in ("parent_id", "request_id"):
+        if not (body.get(name) is None or (type(body[name]) is str and 0 < len(body[name]) <= 128)):
+            raise Refused(f"{name} is neither null nor a text of 1 to 128 characters")
+    if type(body.get("seq")) is not int:
+        raise Refused("seq is no whole number")
+    problems = body.get("problems")
+    event = Event(
+        body["id"],
+        body["type"],
+        _metric(body["type"], line),
+        body["agent"],
+        body["at"] if isinstance(body.get("at"), str) else "",
+        milliseconds(body.get("at")),
+        body["workflow_id"],
+        body["trace_id"],
+        body["span_id"],
+        body["parent_id"] if body.get("parent_id") else None,
+        body["request_id"] if body.get("request_id") else None,
+        body["seq"],
+        body.get("data"),
+        problems if isinstance(problems, list) else [],
+        sources=(source,),
+    )
+    if "part" in body:
+        return _part(body, event)
+    if "data" not in body:
+        raise Refused("there is neither data nor a chunk of it")
+    return complete(event)
+
+
+def _metric(event_type: str, line: Mapping[str, Any]) -> str:
+    # The monitor gives a declared type its own metric, and that stands in the line.
+    if event_type in BUILT_IN or event_type == SPAN or line.get(event_type) == 1:
+        return event_type
+    return CUSTOM_EVENT
+
+
+def _part(body: Mapping[str, Any], event: Event) -> Part:
+    part, chunk = body["part"], body.get("chunk")
+    if not (isinstance(part, list) and len(part) == 2 and all(type(each) is int for each in part)):
+        raise Refused("part is no pair of numbers")
+    number, total = part
+    if not 1 <= number <= total <= 100_000 or type(chunk) is not str:
+        raise Refused("part is out of range, or has no chunk")
+    return Part(event, number, total, chunk)
+
+
+def complete(event: Event) -> Event:
+    """Derive what depends on the event's data."""
+    if event.type == AgentEventType.LLM_USAGE:
+        event.call = _call(event)
+    return event
+
+
+def _call(event: Event) -> LlmCall:
+    data = event.fields()
+    name = data.get("gen_ai.request.model")
+    name = name[:256] if type(name) is str and name else "unknown"
+    region = data.get("region")
+    region = region if type(region) is str else None
+    tier = data.get("tier")
+    counts = [data.get(name) or 0 for name in _TOKENS]
+    model = resolve(name, region=region) or name
+    if not all(type(count) is int and 0 <= count < _MAX_TOKENS for count in counts):
+        return LlmCall(model, TokenUsage(0, 0), None)
+    usage = TokenUsage._make([*counts, tier if type(tier) is str and tier else "standard"])
+    return LlmCall(model, usage, llm_cost(name, usage, at=event.at, region=region))
+
+
+def number_of(data: Mapping[str, Any], name: str) -> Any:
+    """Return a number among an event's fields, exact; None when there is none."""
+    return number(data.get(name))

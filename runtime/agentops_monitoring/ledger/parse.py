@@ -1,0 +1,233 @@
+"""CloudWatch Logs subscription payloads and plain lines, read into events, reports and rejects."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any
+
+from agentops_monitoring.identity import proof_of
+from agentops_monitoring.ledger.events import Event, Part, Refused, Reject, Report, Source, read_event
+from agentops_monitoring.pricing import lambda_cost
+
+_MAX_BILLED_MS = 10_000_000
+_REPORT = re.compile(
+    r"REPORT RequestId: (?P<request>\S+)\s+Duration: (?P<duration>[\d.]+) ms\s+"
+    r"Billed Duration: (?P<billed>\d+) ms\s+Memory Size: (?P<memory>\d+) MB"
+)
+_INIT = re.compile(r"Init Duration: ([\d.]+) ms")
+_STATUS = re.compile(r"Status: (\w+)")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one delivery holds, read."""
+
+    stream: str
+    events: list[Event] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    newest_ms: int = 0
+    """Time of the newest line, 0 when there is none."""
+
+
+def decode(data: str) -> dict[str, Any]:
+    """Decode the `awslogs.data` of a subscription's invocation.
+
+    Raises
+    ------
+    Refused
+        It is not base64 of gzip of a JSON object with log events.
+    """
+    try:
+        payload = json.loads(gzip.decompress(base64.b64decode(data, validate=True)))
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise Refused(f"payload cannot be decoded: {error}") from None
+    if not isinstance(payload, dict) or not isinstance(payload.get("logEvents"), list):
+        raise Refused("payload holds no log events")
+    return payload
+
+
+def filter_names(payload: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return agent and architecture: filters are named `agentops|<environment>|<agent>|<architecture>`."""
+    for name in payload.get("subscriptionFilters") or ():
+        fields = str(name).split("|")
+        if len(fields) == 4 and fields[0] == "agentops" and fields[3] in ("arm64", "x86_64"):
+            return fields[2], fields[3]
+    return None
+
+
+def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
+    """Read a decoded payload; events must prove that a process of this log stream wrote them.
+
+    Parameters
+    ----------
+    payload
+        What `decode` returned.
+    region
+        The AWS region, for Lambda's prices.
+    """
+    stream = str(payload.get("logStream") or "")
+    batch = Batch(stream)
+    names = filter_names(payload)
+    for log_event in payload["logEvents"]:
+        try:
+            source = Source(str(log_event["id"]), int(log_event["timestamp"]), str(log_event["message"]))
+        except (TypeError, KeyError, ValueError):
+            batch.rejects.append(
+                Reject("log event lacks id, time or message", Source("", 0, json.dumps(log_event)))
+            )
+            continue
+        batch.newest_ms = max(batch.newest_ms, source.timestamp_ms)
+        _read_line(batch, source, stream, names, region)
+    return batch
+
+
+def read_lines(lines: Iterable[str], writer: str) -> Batch:
+    """Read lines that this process wrote itself, so there is nothing to prove.
+
+    Parameters
+    ----------
+    lines
+        The monitor's lines.
+    writer
+        A name of the process; it takes the log stream's place.
+    """
+    batch = Batch(writer)
+    for text in lines:
+        _read_line(batch, Source("", 0, text), None, None, "")
+    return batch
+
+
+def _read_line(
+    batch: Batch, source: Source, stream: str | None, names: tuple[str, str] | None, region: str
+) -> None:
+    text = source.message
+    try:
+        if text.startswith("{"):
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise Refused(f"not JSON: {error}") from None
+            if "agentops.event" in line:
+                found = read_event(line, source)
+                _keep(batch, found, line["agentops.event"].get("proof"), source, stream)
+                return
+            if line.get("type") == "platform.report":
+                batch.reports.append(_json_report(line, source, names, region))
+                return
+        elif text.startswith("REPORT RequestId:"):
+            batch.reports.append(_text_report(source, names, region))
+            return
+        raise Refused("neither an event nor a report")
+    except Refused as refused:
+        batch.rejects.append(Reject(str(refused), source))
+
+
+def _keep(batch: Batch, found: Event | Part, proof: object, source: Source, stream: str | None) -> None:
+    event = found.event if isinstance(found, Part) else found
+    if stream is not None and proof != _expected_proof(event.nonce, stream):
+        batch.rejects.append(Reject("proof does not match the log stream", source, forged=True))
+    elif isinstance(found, Part):
+        batch.parts.append(found)
+    else:
+        batch.events.append(found)
+
+
+@lru_cache(maxsize=256)
+def _expected_proof(nonce: str, stream: str) -> str:
+    return proof_of(nonce, stream)
+
+
+def _json_report(
+    line: Mapping[str, Any], source: Source, names: tuple[str, str] | None, region: str
+) -> Report:
+    try:
+        record = line["record"]
+        metrics = record["metrics"]
+        return _report(
+            record["requestId"],
+            metrics["durationMs"],
+            metrics["billedDurationMs"],
+            metrics["memorySizeMB"],
+            metrics.get("initDurationMs") or 0,
+            record.get("status") or "success",
+            source,
+            names,
+            region,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"report lacks a field: {error}") from None
+
+
+def _text_report(source: Source, names: tuple[str, str] | None, region: str) -> Report:
+    found = _REPORT.match(source.message)
+    if found is None:
+        raise Refused("report is torn")
+    init, status = _INIT.search(source.message), _STATUS.search(source.message)
+    return _report(
+        found["request"],
+        found["duration"],
+        found["billed"],
+        found["memory"],
+        init[1] if init else 0,
+        status[1] if status else "success",
+        source,
+        names,
+        region,
+    )
+
+
+def _report(
+    request_id: object,
+    duration: object,
+    billed: object,
+    memory: object,
+    init: object,
+    status: object,
+    source: Source,
+    names: tuple[str, str] | None,
+    region: str,
+) -> Report:
+    if names is None:
+        raise Refused("the subscription filter's name says neither agent nor architecture")
+    agent, architecture = names
+    try:
+        duration_ms, init_ms = Decimal(str(duration)), Decimal(str(init))
+        billed_ms, memory_mb = Decimal(str(billed)), Decimal(str(memory))
+    except InvalidOperation:
+        raise Refused("report holds no numbers") from None
+    if not (
+        type(request_id) is str
+        and 0 < len(request_id) <= 128
+        and 0 <= billed_ms <= _MAX_BILLED_MS
+        and 0 <= duration_ms <= _MAX_BILLED_MS
+        and 0 <= init_ms <= _MAX_BILLED_MS
+        and 0 < memory_mb <= 1_000_000
+        and billed_ms == int(billed_ms)
+        and memory_mb == int(memory_mb)
+        and len(duration_ms.as_tuple().digits) <= 15
+    ):
+        raise Refused("report is out of range")
+    cost = lambda_cost(int(billed_ms), int(memory_mb), architecture, region)
+    return Report(
+        source.log_event_id,
+        request_id,
+        source.timestamp_ms,
+        duration_ms,
+        int(billed_ms),
+        int(memory_mb),
+        init_ms,
+        str(status)[:32],
+        agent,
+        cost,
+        source,
+    )

@@ -1,0 +1,134 @@
+"""What an event adds to which counters."""
+
+from __future__ import annotations
+
+from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, AgentEventType
+from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.events import Event, LlmCall, number_of
+from agentops_monitoring.ledger.exact import EXACT, Number
+
+Key = tuple[str, str]
+"""A rollup's bucket (its partition key without the shard) and sort key."""
+
+Increments = dict[Key, dict[str, Number]]
+
+OVERHEAD = "overhead"
+UNATTRIBUTED_LLM = str(AgentEventType.LLM_USAGE)
+"""`EventCost` type of model calls outside any invocation: there is no next domain event."""
+
+
+def add(increments: Increments, key: Key, name: str, value: Number) -> None:
+    """Add a value to one counter, exactly."""
+    counters = increments.get(key)
+    if counters is None:
+        increments[key] = {name: value}
+        return
+    before = counters.get(name)
+    if before is None:
+        counters[name] = value
+    elif type(before) is int and type(value) is int:
+        counters[name] = before + value
+    else:
+        counters[name] = EXACT.add(before, value)
+
+
+def merge(into: Increments, increments: Increments) -> None:
+    """Add all counters of one set to another."""
+    for key, counters in increments.items():
+        for name, value in counters.items():
+            add(into, key, name, value)
+
+
+def minus(after: Increments, before: Increments) -> Increments:
+    """Return what must be added to `before` to get `after`; counters that do not change are left out."""
+    result: Increments = {}
+    for key in {**before, **after}:
+        old, new = before.get(key, {}), after.get(key, {})
+        for name in {**old, **new}:
+            change = EXACT.subtract(new.get(name, 0), old.get(name, 0))
+            if change:
+                add(result, key, name, change)
+    return result
+
+
+def of_event(event: Event) -> Increments:
+    """Return an event's own increments: all but what depends on its invocation or workflow."""
+    hour, day = schema.hour_bucket(event.at), schema.day_bucket(event.at)
+    agent = schema.agent_key(event.agent)
+    counters = _counters(event)
+    metric = event.metric if event.metric in BUILT_IN else CUSTOM_EVENT
+    increments: Increments = {
+        (hour, schema.TOTAL): counters,
+        (hour, agent): {**counters, f"n.{metric}": 1},
+        (hour, schema.TYPES): {f"n.{event.metric}": 1},
+    }
+    if event.call is not None:
+        increments[hour, schema.model_key(event.call.model)] = _of_call(event.call)
+        if event.call.cost is not None:
+            for key in (schema.TOTAL, agent):
+                increments[day, key] = {"llm_cost": event.call.cost}
+            if event.request_id is None:
+                add(increments, (hour, schema.TYPES), f"c.{UNATTRIBUTED_LLM}", event.call.cost)
+    elif event.type in (AgentEventType.MESSAGE_SENT, AgentEventType.MESSAGE_RECEIVED):
+        pair = pair_of(event)
+        if pair is not None:
+            increments[hour, schema.flow_key(*pair)] = {
+                name: value for name, value in counters.items() if name != "events"
+            }
+    return increments
+
+
+def pair_of(event: Event) -> tuple[str, str] | None:
+    """Return who sent to whom; None for a message that names no receiver."""
+    data = event.fields()
+    sender, to = data.get("from"), data.get("to")
+    if type(sender) is str and type(to) is str and 0 < len(sender) <= 256 and 0 < len(to) <= 256:
+        return sender, to
+    return None
+
+
+def _counters(event: Event) -> dict[str, Number]:
+    data = event.fields()
+    counters: dict[str, Number] = {"events": 1}
+    match event.type:
+        case AgentEventType.LLM_USAGE if event.call is not None:
+            counters |= _of_call(event.call)
+            _add_sum(counters, "llm_ms", number_of(data, "duration_ms"))
+        case AgentEventType.DECISION_MADE:
+            confidence = number_of(data, "confidence_score")
+            if confidence is not None:
+                counters |= {"confidence_sum": confidence, "confidence_n": 1}
+        case AgentEventType.MESSAGE_SENT:
+            counters["messages_sent"] = 1
+        case AgentEventType.MESSAGE_RECEIVED:
+            counters["messages_received"] = 1
+            latency = number_of(data, "latency_ms")
+            if latency is not None:
+                counters |= {"handoff_ms": latency, "handoff_n": 1}
+        case AgentEventType.INVOCATION_COMPLETED | AgentEventType.INVOCATION_FAILED:
+            counters["handler_n"] = 1
+            _add_sum(counters, "handler_ms", number_of(data, "duration_ms"))
+    return counters
+
+
+def _add_sum(counters: dict[str, Number], name: str, value: Number | None) -> None:
+    if value:
+        counters[name] = value
+
+
+def _of_call(call: LlmCall) -> dict[str, Number]:
+    usage = call.usage
+    counters: dict[str, Number] = {"llm_calls": 1}
+    tokens = (
+        ("input_tokens", usage.input_tokens),
+        ("output_tokens", usage.output_tokens),
+        ("cache_read_tokens", usage.cache_read_tokens),
+        ("cache_write_tokens", usage.cache_write_tokens),
+        ("cache_write_1h_tokens", usage.cache_write_1h_tokens),
+    )
+    counters |= {name: count for name, count in tokens if count}
+    if call.cost is None:
+        counters["unpriced"] = 1
+    else:
+        counters["llm_cost"] = call.cost
+    return counters

@@ -1,0 +1,152 @@
+"""Keys, attribute names and lifetimes of the three tables, in one place.
+
+`agent-monitoring`, `agent-decisions`
+    `pk = WF#<workflow>`, `sk = <at>#<event id>`; two indexes, by agent and by type.
+`agent-ledger`
+    ========================  =====================  ==================================================
+    pk                        sk                     holds
+    ========================  =====================  ==================================================
+    `H#<hour>#<shard>`        `TOTAL`, `AGENT#<a>`   counters of an hour, see `Totals`
+    `H#<hour>#<shard>`        `MODEL#<m>`            calls, tokens and cost of a model
+    `H#<hour>#<shard>`        `FLOW#<from>#<to>`     messages of a pair of agents
+    `H#<hour>#<shard>`        `TYPES`                `n.<type>` events, `c.<type>` their EventCost
+    `H#<hour>#<shard>`        `OUTCOMES`             `c.<agent>`, `f.<agent>` workflows ended well, badly
+    `D#<day>#<shard>`         `TOTAL`, `AGENT#<a>`   the day's spend, for budgets
+    `INV#<stream>#<request>`  `STATE`                an invocation, versioned (`allocation`)
+    `WF#<workflow>`           `STATE`                a workflow's agents and outcome, versioned
+    `PART#<event id>`         `<i>`                  a part of a split payload
+    `DATA#<event id>`         `<i>`                  a piece of data too large for one item
+    `CURSOR#<name>`           `STATE`                how far a scheduled job has come
+    ========================  =====================  ==================================================
+
+Hours, days and months are UTC. The shard is a hash of the log stream: a reader asks for all of them and adds.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+from zlib import crc32
+
+STATE = "STATE"
+TOTAL = "TOTAL"
+TYPES = "TYPES"
+OUTCOMES = "OUTCOMES"
+
+INDEX_SHARDS = 4
+_DAY_S = 86_400
+
+
+class Tables(NamedTuple):
+    """Names of the three tables."""
+
+    monitoring: str
+    decisions: str
+    ledger: str
+
+    @classmethod
+    def from_environment(cls) -> Tables:
+        """Read the names from the environment variables; each has its default."""
+        from agentops_monitoring import settings
+
+        found = settings.load()
+        return cls(found.monitoring_table, found.decisions_table, found.ledger_table)
+
+
+def client() -> Any:
+    """Return a DynamoDB client whose own retries are few: the writer retries with what it knows."""
+    import boto3
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": 4}
+    return boto3.client("dynamodb", config=Config(retries=retries, connect_timeout=3, read_timeout=10))
+
+
+def shards() -> int:
+    """Return over how many items a rollup is spread; `AGENTOPS_LEDGER_SHARDS`, raised but never lowered."""
+    return max(1, int(os.environ.get("AGENTOPS_LEDGER_SHARDS") or 4))
+
+
+def shard_of(stream: str, count: int) -> int:
+    """Return the shard that a log stream's rollups go to."""
+    return crc32(stream.encode()) % count
+
+
+def hour_bucket(at: str) -> str:
+    """Return `H#2026-11-22T08` for an RFC 3339 time."""
+    return f"H#{at[:13]}"
+
+
+def day_bucket(at: str) -> str:
+    """Return `D#2026-11-22`."""
+    return f"D#{at[:10]}"
+
+
+def _quote(name: str) -> str:
+    return name.replace("%", "%25").replace("#", "%23") if "#" in name or "%" in name else name
+
+
+def _unquote(name: str) -> str:
+    return name.replace("%23", "#").replace("%25", "%")
+
+
+def agent_key(agent: str) -> str:
+    """Return the sort key of an agent's rollup."""
+    return f"AGENT#{_quote(agent)}"
+
+
+def model_key(model: str) -> str:
+    """Return the sort key of a model's rollup."""
+    return f"MODEL#{_quote(model)}"
+
+
+def flow_key(sender: str, to: str) -> str:
+    """Return the sort key of a pair's rollup."""
+    return f"FLOW#{_quote(sender)}#{_quote(to)}"
+
+
+def parse_key(sk: str) -> tuple[str, tuple[str, ...]]:
+    """Return a rollup's kind and the names in its sort key."""
+    kind, *names = sk.split("#")
+    return kind, tuple(_unquote(name) for name in names)
+
+
+def workflow_pk(workflow_id: str) -> str:
+    """Return the partition key of a workflow, in all three tables."""
+    return f"WF#{workflow_id}"
+
+
+def event_sk(at: str, event_id: str) -> str:
+    """Return the sort key of an event."""
+    return f"{at}#{event_id}"
+
+
+def invocation_pk(stream: str, request_id: str) -> str:
+    """Return the partition key of an invocation's state; a retry keeps the request id."""
+    return f"INV#{stream}#{request_id}"
+
+
+def agent_index(agent: str, day: str, shard: int) -> str:
+    """Return `gsi1pk` of agent-monitoring."""
+    return f"AGENT#{agent}#{day}#{shard}"
+
+
+def type_index(event_type: str, day: str, shard: int) -> str:
+    """Return `gsi2pk` of agent-monitoring."""
+    return f"TYPE#{event_type}#{day}#{shard}"
+
+
+def index_shard(event_id: str) -> int:
+    """Return the shard of an event in both indexes."""
+    return crc32(event_id.encode()) % INDEX_SHARDS
+
+
+def raw_ttl_s() -> int:
+    """Return the lifetime of raw items and states, seconds.
+
+    It must exceed the retention of logs and dead letters together: what is replayed later is counted again.
+    """
+    return int(os.environ.get("AGENTOPS_RAW_TTL_DAYS") or 90) * _DAY_S
+
+
+ROLLUP_TTL_S = 400 * _DAY_S

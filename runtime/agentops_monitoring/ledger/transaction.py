@@ -1,0 +1,280 @@
+"""One transaction: raw items, decisions, states and counters that belong together."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.ledger import rollup, schema
+from agentops_monitoring.ledger.allocation import Invocation, Workflow
+from agentops_monitoring.ledger.events import Event, Report, number_of
+from agentops_monitoring.ledger.exact import Number, dynamo
+from agentops_monitoring.ledger.payload import Attributes, pack
+
+MAX_ACTIONS = 100
+MAX_BYTES = 3_500_000
+"""DynamoDB: 100 actions, 4 MB. The bytes are estimated, hence the distance."""
+_ITEM_OVERHEAD_BYTES = 700
+
+State = Invocation | Workflow
+Unit = Event | Report
+_OMITTED_FROM_EVENT = ("reasoning_chain", "inputs", "outputs", "alternatives")
+
+
+class Written(NamedTuple):
+    """The items of one event, rendered once however often the transaction is built."""
+
+    event: Event
+    actions: list[dict[str, Any]]
+    pieces: list[tuple[str, bytes]]
+    """(owner, content): data that no item can hold, to be put beforehand."""
+    increments: rollup.Increments
+    size: int
+
+
+def render(event: Event, tables: schema.Tables, now: float) -> Written:
+    """Render an event as conditional puts."""
+    expires = {"N": str(int(now) + schema.raw_ttl_s())}
+    data = event.fields()
+    is_decision = event.type == AgentEventType.DECISION_MADE
+    text = json.dumps(event.data, separators=(",", ":"), ensure_ascii=False)
+    shown = text
+    if is_decision:
+        kept = {name: value for name, value in data.items() if name not in _OMITTED_FROM_EVENT}
+        shown = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    key: Attributes = {
+        "pk": {"S": schema.workflow_pk(event.workflow_id)},
+        "sk": {"S": schema.event_sk(event.at, event.id)},
+    }
+    packed, pieces = pack(shown)
+    day, shard = event.at[:10], schema.index_shard(event.id)
+    item: Attributes = {
+        **key,
+        "type": {"S": event.type},
+        "agent": {"S": event.agent},
+        "at": {"S": event.at},
+        "trace_id": {"S": event.trace_id},
+        "span_id": {"S": event.span_id},
+        "seq": {"N": str(event.seq)},
+        "expires_at": expires,
+        "gsi1pk": {"S": schema.agent_index(event.agent, day, shard)},
+        "gsi1sk": {"S": event.at},
+        "gsi2pk": {"S": schema.type_index(event.type, day, shard)},
+        "gsi2sk": {"S": event.at},
+        **packed,
+    }
+    if event.parent_id:
+        item["parent_id"] = {"S": event.parent_id}
+    if event.request_id:
+        item["request_id"] = {"S": event.request_id}
+    if event.problems:
+        item["problems"] = {"S": json.dumps(event.problems)[:10_000]}
+    if event.call is not None:
+        item["model"] = {"S": event.call.model}
+        if event.call.cost is not None:
+            item["cost_usd"] = dynamo(event.call.cost)
+    actions = [_put_new(tables.monitoring, item)]
+    rest = [(event.id, piece) for piece in pieces]
+    size = len(shown) + _ITEM_OVERHEAD_BYTES
+    if is_decision:
+        full, pieces = pack(text)
+        owner = f"{event.id}#decision"
+        rest += [(owner, piece) for piece in pieces]
+        actions.append(_put_new(tables.decisions, _decision(event, key, full, expires)))
+        size += sum(len(value) for each in full.values() for value in each.values()) + _ITEM_OVERHEAD_BYTES
+    return Written(event, actions, rest, rollup.of_event(event), size)
+
+
+def _decision(event: Event, key: Attributes, full: Attributes, expires: dict[str, str]) -> Attributes:
+    data = event.fields()
+    kind = str(data.get("decision_type") or "unknown")[:256]
+    item: Attributes = {
+        **key,
+        "agent": {"S": event.agent},
+        "at": {"S": event.at},
+        "trace_id": {"S": event.trace_id},
+        "span_id": {"S": event.span_id},
+        "decision_type": {"S": kind},
+        "decision_id": {"S": str(data.get("decision_id") or event.id)[:256]},
+        "expires_at": expires,
+        "gsi1pk": {"S": f"AGENT#{event.agent}"},
+        "gsi1sk": {"S": event.at},
+        "gsi2pk": {"S": f"DTYPE#{kind}"},
+        "gsi2sk": {"S": event.at},
+        **full,
+    }
+    confidence = number_of(data, "confidence_score")
+    if confidence is not None:
+        item["confidence_score"] = dynamo(confidence)
+    if event.request_id:
+        item["request_id"] = {"S": event.request_id}
+    return item
+
+
+def _put_new(table: str, item: Attributes) -> dict[str, Any]:
+    return {"Put": {"TableName": table, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
+
+
+class Plan:
+    """A transaction in the making. It changes copies of states; `states` is what to keep once committed."""
+
+    def __init__(
+        self, tables: schema.Tables, stream: str, shard: int, states: Mapping[str, State], now: float
+    ) -> None:
+        self._tables = tables
+        self._stream = stream
+        self._shard = shard
+        self._known = states
+        self._now = now
+        self._size = 0
+        self._counters: set[rollup.Key] = set()
+        self._puts = 0
+        self.written: list[Written] = []
+        self.reports: list[Report] = []
+        self.repeated_reports = 0
+        self.states: dict[str, State] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.written or self.reports)
+
+    def units(self) -> list[Unit]:
+        """Return everything the plan holds."""
+        return [*(each.event for each in self.written), *self.reports]
+
+    def try_event(self, written: Written) -> bool:
+        """Add an event if there is room for it and all that it touches."""
+        event = written.event
+        touched: list[tuple[str, type[State]]] = []
+        workflow_key = schema.workflow_pk(event.workflow_id)
+        if self._state(workflow_key, Workflow).changes(event):  # type: ignore[union-attr]
+            touched.append((workflow_key, Workflow))
+        if event.request_id is not None and Invocation.concerns(event):
+            touched.append((schema.invocation_pk(self._stream, event.request_id), Invocation))
+        counters = set(written.increments)
+        if not self._try(len(written.actions), written.size, counters, event.at[:13], touched):
+            return False
+        self.written.append(written)
+        for key, kind in touched:
+            self._changing(key, kind).add_event(event)
+        return True
+
+    def try_report(self, report: Report) -> bool:
+        """Add a report if there is room; one that is booked already takes none."""
+        key = schema.invocation_pk(self._stream, report.request_id)
+        if self._state(key, Invocation).has_report(report):  # type: ignore[union-attr]
+            self.repeated_reports += 1
+            return True
+        at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
+        if not self._try(0, 0, set(), at, [(key, Invocation)], report.agent):
+            return False
+        self._changing(key, Invocation).add_report(report)  # type: ignore[union-attr]
+        self.reports.append(report)
+        return True
+
+    def _try(
+        self,
+        puts: int,
+        size: int,
+        counters: set[rollup.Key],
+        hour: str,
+        touched: list[tuple[str, type[State]]],
+        agent: str | None = None,
+    ) -> bool:
+        bound = set(counters)
+        for key, kind in touched:
+            # What its contributions may touch: those before, and those of this hour.
+            bound |= set(self._state(key, kind).contributions())
+            bound |= {(f"H#{hour}", name) for name in (schema.TOTAL, schema.TYPES, schema.OUTCOMES)}
+        if agent is not None:
+            bound |= {
+                (bucket, name)
+                for bucket in (f"H#{hour}", f"D#{hour[:10]}")
+                for name in (schema.TOTAL, schema.agent_key(agent))
+            }
+        new_states = sum(1 for key, _ in touched if key not in self.states)
+        actions = self._puts + puts + len(self.states) + new_states + len(self._counters | bound)
+        if self and (actions > MAX_ACTIONS or self._size + size > MAX_BYTES):
+            return False
+        self._puts += puts
+        self._size += size
+        self._counters |= bound
+        return True
+
+    def _state(self, key: str, kind: type[State]) -> State:
+        found = self.states.get(key) or self._known.get(key)
+        return found if found is not None else kind()
+
+    def _changing(self, key: str, kind: type[State]) -> State:
+        if key not in self.states:
+            self.states[key] = self._state(key, kind).copy()
+        return self.states[key]
+
+    def increments(self) -> rollup.Increments:
+        """Return what the transaction adds to the counters."""
+        total: rollup.Increments = {}
+        for each in self.written:
+            rollup.merge(total, each.increments)
+        for key, state in self.states.items():
+            before = self._known.get(key)
+            booked = before.contributions() if before is not None else {}
+            rollup.merge(total, rollup.minus(state.contributions(), booked))
+        return total
+
+    def actions(self, increments: rollup.Increments) -> list[dict[str, Any]]:
+        """Return the transaction's actions: puts of events in their order, then states, then counters."""
+        actions = [action for each in self.written for action in each.actions]
+        actions += [self._put_state(key, state) for key, state in self.states.items()]
+        actions += [
+            update_counters(self._tables.ledger, key, counters, self._shard, self._now)
+            for key, counters in increments.items()
+            if counters
+        ]
+        return actions
+
+    def _put_state(self, key: str, state: State) -> dict[str, Any]:
+        packed, pieces = pack(state.text(), "state")
+        if pieces:
+            raise OverflowError(f"the state of {key} exceeds an item")
+        item: Attributes = {
+            "pk": {"S": key},
+            "sk": {"S": schema.STATE},
+            "ver": {"N": str(state.version + 1)},
+            "expires_at": {"N": str(int(self._now) + schema.raw_ttl_s())},
+            **packed,
+        }
+        put: dict[str, Any] = {"TableName": self._tables.ledger, "Item": item}
+        if state.version == 0:
+            put["ConditionExpression"] = "attribute_not_exists(pk)"
+        else:
+            put["ConditionExpression"] = "ver = :known"
+            put["ExpressionAttributeValues"] = {":known": {"N": str(state.version)}}
+        return {"Put": put}
+
+
+@lru_cache(maxsize=512)
+def _add_expression(names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    expression = "SET expires_at = :expires ADD " + ", ".join(f"#{i} :{i}" for i in range(len(names)))
+    return expression, {f"#{i}": name for i, name in enumerate(names)}
+
+
+def update_counters(
+    table: str, key: rollup.Key, counters: Mapping[str, Number], shard: int, now: float
+) -> dict[str, Any]:
+    """Return the action that adds to a rollup's counters."""
+    bucket, sk = key
+    expression, names = _add_expression(tuple(counters))
+    values: dict[str, Any] = {f":{i}": dynamo(value) for i, value in enumerate(counters.values())}
+    values[":expires"] = {"N": str(int(now) // 86_400 * 86_400 + schema.ROLLUP_TTL_S)}
+    return {
+        "Update": {
+            "TableName": table,
+            "Key": {"pk": {"S": f"{bucket}#{shard}"}, "sk": {"S": sk}},
+            "UpdateExpression": expression,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        }
+    }

@@ -1,0 +1,352 @@
+"""Commits batches to the three tables: each event once, with all that it adds to, whatever fails between."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import localcontext
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.ledger import rollup, schema
+from agentops_monitoring.ledger.allocation import Invocation, Workflow
+from agentops_monitoring.ledger.events import Event, Reject, Report, number_of
+from agentops_monitoring.ledger.exact import EXACT
+from agentops_monitoring.ledger.parse import Batch, read_lines
+from agentops_monitoring.ledger.parts import PartStore
+from agentops_monitoring.ledger.payload import unpack
+from agentops_monitoring.ledger.transaction import Plan, State, Unit, Written, render
+
+_GET_KEYS = 100
+_FIRST_DELAY_S, _LAST_DELAY_S = 0.02, 1.0
+_BUSY = frozenset(
+    (
+        "InternalServerError", "LimitExceededException", "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded", "ServiceUnavailable", "ThrottlingException", "TransactionInProgressException",
+    )
+)  # fmt: skip
+_BUSY_REASONS = frozenset(
+    ("ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict")
+)
+
+
+class LedgerBusy(RuntimeError):
+    """The tables did not take a batch in the attempts it had. Deliver it again: what is in counts once."""
+
+
+@dataclass(slots=True)
+class WriteResult:
+    """What a batch changed."""
+
+    events: int = 0
+    """Events committed now."""
+    reports: int = 0
+    """Reports committed now."""
+    duplicates: int = 0
+    """Events and reports that were in the ledger already, or twice in the batch."""
+    increments: rollup.Increments = field(default_factory=dict)
+    """What was added to the counters, by bucket and sort key."""
+    handoff_ms: list[float] = field(default_factory=list)
+    newest_ms: dict[str, int] = field(default_factory=dict)
+    """By hour bucket, the time of its newest event or report."""
+    rejects: list[Reject] = field(default_factory=list)
+    """Lines that the ledger cannot hold, for the dead letters."""
+    requests: int = 0
+    """Requests made to DynamoDB."""
+
+
+class LedgerWriter:
+    """Writes batches of one log stream each.
+
+    Parameters
+    ----------
+    client
+        A DynamoDB client.
+    tables
+        Names of the tables.
+    shards
+        Over how many items each rollup is spread; from the environment when left out.
+    attempts
+        How often a transaction is tried in a row without any progress.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        tables: schema.Tables,
+        *,
+        shards: int | None = None,
+        attempts: int = 10,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._tables = tables
+        self._shards = shards or schema.shards()
+        self._attempts = attempts
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._parts = PartStore(client, tables.ledger, sleep=sleep)
+        self._requests = 0
+        self._deadline: float | None = None
+
+    @classmethod
+    def from_environment(cls) -> LedgerWriter:
+        """Return a writer for the tables that the environment variables name."""
+        return cls(schema.client(), schema.Tables.from_environment())
+
+    def write_lines(self, lines: Iterable[str], writer: str, *, deadline: float | None = None) -> WriteResult:
+        """Write lines that this process made itself; `writer` names the process. Otherwise as `write`."""
+        return self.write(read_lines(lines, writer), deadline=deadline)
+
+    def write(self, batch: Batch, *, deadline: float | None = None) -> WriteResult:
+        """Write a batch. Writing it again, or parts of it among others, changes nothing.
+
+        Parameters
+        ----------
+        batch
+            What `parse` read.
+        deadline
+            When to give up, on the monotonic clock, seconds.
+
+        Raises
+        ------
+        LedgerBusy
+            Conflicts or throttles persisted, or time ran out. What was committed stays so; write the whole batch again.
+        botocore.exceptions.ClientError
+            The tables refuse, as when they are missing or permissions are.
+        """
+        self._deadline = deadline
+        with localcontext(EXACT):
+            return self._write(batch)
+
+    def _write(self, batch: Batch) -> WriteResult:
+        result = WriteResult(rejects=list(batch.rejects))
+        self._requests = 0
+        assembled, refused = self._parts.assemble(batch.parts)
+        result.rejects += refused
+        units = _distinct([*batch.events, *assembled, *batch.reports], result)
+        rendered: dict[str, Written] = {}
+        known = self._load(_keys(units, batch.stream))
+        queue = deque(units)
+        shard = schema.shard_of(batch.stream, self._shards)
+        limit, fruitless = len(units), 0
+        while queue:
+            self._check_time()
+            plan = Plan(self._tables, batch.stream, shard, known, self._clock())
+            repeated = self._fill(plan, queue, rendered, limit)
+            result.duplicates += repeated
+            if not plan:
+                continue
+            increments = plan.increments()
+            failure = self._commit(plan, increments)
+            if failure is None:
+                _account(result, plan, increments)
+                for key, state in plan.states.items():
+                    state.version += 1
+                    known[key] = state
+                limit, fruitless = len(units), 0
+                continue
+            rest = plan.units()
+            if failure.invalid:
+                if len(rest) == 1:
+                    result.rejects += [Reject(failure.invalid, source) for source in _sources(rest[0])]
+                    rest = []
+                limit = max(1, len(rest) // 2)
+            elif failure.duplicates:
+                result.duplicates += len(failure.duplicates)
+                rest = [each for each in rest if each.id not in failure.duplicates]
+            else:
+                fruitless += 1
+                if fruitless >= self._attempts:
+                    raise LedgerBusy(f"{len(queue) + len(rest)} of {len(units)} items wait: {failure.reason}")
+                self._wait(fruitless)
+            if failure.stale:
+                stale = list(plan.states)
+                for key in stale:
+                    known.pop(key, None)
+                known |= self._load({key: type(plan.states[key]) for key in stale})
+            queue.extendleft(reversed(rest))
+        result.requests = self._requests
+        return result
+
+    def _fill(self, plan: Plan, queue: deque[Unit], rendered: dict[str, Written], limit: int) -> int:
+        """Move units into the plan while there is room; return the number of reports that repeat."""
+        while queue and len(plan.written) + len(plan.reports) < limit:
+            unit = queue[0]
+            if isinstance(unit, Report):
+                fits = plan.try_report(unit)
+            else:
+                if unit.id not in rendered:
+                    rendered[unit.id] = render(unit, self._tables, self._clock())
+                    if rendered[unit.id].pieces:
+                        self._parts.put_pieces(rendered[unit.id].pieces)
+                fits = plan.try_event(rendered[unit.id])
+            if not fits:
+                break
+            queue.popleft()
+        return plan.repeated_reports
+
+    def _commit(self, plan: Plan, increments: rollup.Increments) -> _Failure | None:
+        """Send a transaction; None when it is committed.
+
+        The token is the transaction's: should an answer get lost, sending the same again tells success, and
+        does not commit twice.
+        """
+        actions = plan.actions(increments)
+        token = uuid.uuid4().hex
+        attempt = 0
+        while True:
+            attempt += 1
+            self._requests += 1
+            try:
+                self._client.transact_write_items(TransactItems=actions, ClientRequestToken=token)
+            except ClientError as error:
+                code = error.response.get("Error", {}).get("Code", "")
+                if code == "TransactionCanceledException":
+                    return _Failure.of(plan, error)
+                if code in ("ValidationException", "ItemCollectionSizeLimitExceededException"):
+                    return _Failure(str(error), invalid=str(error)[:500])
+                if code not in _BUSY:
+                    raise
+                if attempt >= self._attempts:
+                    raise LedgerBusy(str(error)) from error
+            except BotoCoreError as error:
+                if attempt >= self._attempts:
+                    raise LedgerBusy(str(error)) from error
+            else:
+                return None
+            self._wait(attempt)
+
+    def _load(self, keys: Mapping[str, type[State]]) -> dict[str, State]:
+        """Read states, consistently; those that do not exist are left out."""
+        found: dict[str, State] = {}
+        wanted = list(keys)
+        for start in range(0, len(wanted), _GET_KEYS):
+            waiting = [
+                {"pk": {"S": key}, "sk": {"S": schema.STATE}} for key in wanted[start : start + _GET_KEYS]
+            ]
+            attempt = 0
+            while waiting:
+                attempt += 1
+                self._requests += 1
+                try:
+                    answer = self._client.batch_get_item(
+                        RequestItems={self._tables.ledger: {"Keys": waiting, "ConsistentRead": True}}
+                    )
+                except ClientError as error:
+                    if error.response.get("Error", {}).get("Code") not in _BUSY or attempt >= self._attempts:
+                        raise
+                except BotoCoreError as error:
+                    if attempt >= self._attempts:
+                        raise LedgerBusy(str(error)) from error
+                else:
+                    for item in answer["Responses"].get(self._tables.ledger, ()):
+                        key = item["pk"]["S"]
+                        found[key] = keys[key](int(item["ver"]["N"]), unpack(item, "state"))
+                    left = answer.get("UnprocessedKeys", {}).get(self._tables.ledger, {}).get("Keys", [])
+                    if len(left) < len(waiting):
+                        attempt = 0
+                    waiting = left
+                if waiting:
+                    if attempt >= self._attempts:
+                        raise LedgerBusy(f"{len(waiting)} keys stay unprocessed")
+                    self._wait(attempt + 1)
+        return found
+
+    def _wait(self, attempt: int) -> None:
+        self._check_time()
+        self._sleep(self._jitter() * min(_LAST_DELAY_S, _FIRST_DELAY_S * 2**attempt))
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise LedgerBusy("no time is left")
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Why a transaction was not committed."""
+
+    reason: str
+    invalid: str = ""
+    """What DynamoDB will never take."""
+    duplicates: set[str] = field(default_factory=set)
+    """Events that are in the table already."""
+    stale: bool = False
+    """Whether states have changed since they were read."""
+
+    @classmethod
+    def of(cls, plan: Plan, error: ClientError) -> _Failure:
+        codes = [str(each.get("Code")) for each in error.response.get("CancellationReasons", ())]
+        failure = cls(", ".join(sorted({code for code in codes if code != "None"})) or str(error))
+        if "ValidationError" in codes:
+            failure.invalid = str(error)[:500]
+            return failure
+        position = 0
+        for each in plan.written:
+            if "ConditionalCheckFailed" in codes[position : position + len(each.actions)]:
+                failure.duplicates.add(each.event.id)
+            position += len(each.actions)
+        failure.stale = "ConditionalCheckFailed" in codes[position:] or bool(failure.duplicates)
+        if not codes or not ("ConditionalCheckFailed" in codes or _BUSY_REASONS.intersection(codes)):
+            raise error
+        return failure
+
+
+def _distinct(units: list[Unit], result: WriteResult) -> list[Unit]:
+    kept: dict[str, Unit] = {}
+    for unit in units:
+        key = f"{type(unit).__name__}#{unit.id}"
+        if key in kept:
+            result.duplicates += 1
+        else:
+            kept[key] = unit
+    return list(kept.values())
+
+
+def _keys(units: Iterable[Unit], stream: str) -> dict[str, type[State]]:
+    keys: dict[str, type[State]] = {}
+    for unit in units:
+        if isinstance(unit, Report):
+            keys[schema.invocation_pk(stream, unit.request_id)] = Invocation
+            continue
+        keys[schema.workflow_pk(unit.workflow_id)] = Workflow
+        if unit.request_id is not None and Invocation.concerns(unit):
+            keys[schema.invocation_pk(stream, unit.request_id)] = Invocation
+    return keys
+
+
+def _sources(unit: Unit) -> Iterable[Any]:
+    return (unit.source,) if isinstance(unit, Report) else unit.sources
+
+
+def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> None:
+    result.events += len(plan.written)
+    result.reports += len(plan.reports)
+    rollup.merge(result.increments, increments)
+    for written in plan.written:
+        event = written.event
+        _newest(result, event.at, event.at_ms)
+        if event.type == AgentEventType.MESSAGE_RECEIVED:
+            latency = number_of(event.fields(), "latency_ms")
+            if latency is not None:
+                result.handoff_ms.append(float(latency))
+    for report in plan.reports:
+        at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
+        _newest(result, at, report.at_ms)
+
+
+def _newest(result: WriteResult, at: str, at_ms: int) -> None:
+    bucket = schema.hour_bucket(at)
+    result.newest_ms[bucket] = max(at_ms, result.newest_ms.get(bucket, 0))
+
+
+__all__ = ["Event", "LedgerBusy", "LedgerWriter", "WriteResult"]
