@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -115,20 +115,45 @@ def _box(node: AgentNode, at: Point, shade: str) -> str:
     )
 
 
-def _place(talking: Sequence[str], flows: Sequence[Flow], width: float, tall: float) -> dict[str, Point]:
-    """Where each agent's box starts (left edge) and is centred (height): columns from left to right."""
-    column = _layers(talking, flows)
+def _place(column: Mapping[str, int], width: float) -> tuple[dict[str, Point], float]:
+    """Where each agent's box starts (left edge) and is centred (height), and how far down the boxes reach."""
     stacks: dict[int, list[str]] = {}
-    for name in sorted(talking, key=lambda n: (column[n], n)):
+    for name in sorted(column, key=lambda n: (column[n], n)):
         stacks.setdefault(column[name], []).append(name)
+    pitch = _BOX_H + 26
+    reach = max(len(stack) for stack in stacks.values()) * pitch
     gap = (width - 24 - _BOX_W) / max(1, len(stacks) - 1)
     at: dict[str, Point] = {}
     for place, layer in enumerate(sorted(stacks)):
         stack = stacks[layer]
-        pitch = min(tall / len(stack), _BOX_H + 70)
         x = 12 + place * gap if len(stacks) > 1 else (width - _BOX_W) / 2
-        at |= {name: (x, tall / 2 + (row - (len(stack) - 1) / 2) * pitch) for row, name in enumerate(stack)}
-    return at
+        at |= {n: (x, reach / 2 + (row - (len(stack) - 1) / 2) * pitch) for row, n in enumerate(stack)}
+    return at, reach
+
+
+def _forward(start: Point, end: Point, thick: float, shade: str) -> tuple[str, str, Point]:
+    """Path data, arrow head and the caption's place of a message to an agent further right."""
+    (sx, sy), (tx, ty), size = start, end, 8 + thick
+    x0, x1 = sx + _BOX_W, tx - 3
+    bend = (x1 - x0) * 0.45
+    curve = [(x0 + bend, sy), (x1 - bend, ty), (x1 - size + 3, ty)]
+    path = f"M{num(x0)} {num(sy)}C{' '.join(f'{num(x)} {num(y)}' for x, y in curve)}"
+    return path, _arrow((x1, ty), 0.0, size, shade), ((x0 + x1) / 2, (sy + ty) / 2)
+
+
+def _back(start: Point, end: Point, depth: float, thick: float, shade: str) -> tuple[str, str, Point]:
+    """The same for a message back, or to itself: out below the sender, in below the receiver."""
+    size = 8 + thick
+    x0, x1 = start[0] + _BOX_W * 0.65, end[0] + _BOX_W * 0.35
+    y0, y1 = start[1] + _BOX_H / 2, end[1] + _BOX_H / 2 + 3
+    turn = 14.0 if x0 > x1 else -14.0
+    path = (
+        f"M{num(x0)} {num(y0)}L{num(x0)} {num(depth - 14)}"
+        f"Q{num(x0)} {num(depth)} {num(x0 - turn)} {num(depth)}"
+        f"L{num(x1 + turn)} {num(depth)}Q{num(x1)} {num(depth)} {num(x1)} {num(depth - 14)}"
+        f"L{num(x1)} {num(y1 + size - 3)}"
+    )
+    return path, _arrow((x1, y1), -math.pi / 2, size, shade), ((x0 + x1) / 2, depth)
 
 
 def render_flow(
@@ -143,7 +168,7 @@ def render_flow(
     flows : Sequence[Flow]
         Messages, one entry per pair. The busiest 40 are drawn.
     width, height : float
-        Room in pixels; the drawing takes more height when it needs it.
+        Room in pixels; a small map is drawn larger to fill it, a large one takes more height.
 
     Returns
     -------
@@ -156,46 +181,35 @@ def render_flow(
         :MAX_AGENTS
     ]
     busiest = [flow for flow in busiest if flow.source in talking and flow.target in talking]
-    silent = [agent.name for agent in agents if agent.name not in talking]
     if not busiest:
         return '<p class="agv-empty">No messages between agents in this time.</p>'
-
-    column = _layers(talking, busiest)
-    many_back = sum(column[flow.target] <= column[flow.source] for flow in busiest)
-    arcs = 22.0 + 26.0 * min(many_back, 6) if many_back else 0.0
+    silent = [agent.name for agent in agents if agent.name not in talking]
     notes = [f"{len(flows) - len(busiest)} quieter flows not drawn"] if len(flows) > len(busiest) else []
     notes += [f"without messages: {', '.join(silent[:8])}{' …' if len(silent) > 8 else ''}"] if silent else []
-    below = arcs + (22 if notes else 6)
-    tallest = max(list(column.values()).count(layer) for layer in column.values())
-    tall = max(tallest * (_BOX_H + 26) + below, height)
-    at = _place(talking, busiest, width, tall - below)
+
+    column = _layers(talking, busiest)
+    talking.sort(key=lambda name: column[name])
+    many_back = sum(column[flow.target] <= column[flow.source] for flow in busiest)
+    below = (24.0 + 26.0 * min(many_back, 6) if many_back else 0.0) + (22 if notes else 6)
+    needed = _place(column, width)[1] + below
+    zoom = min(1.6, max(1.0, height / needed))
+    width, height = width / zoom, height / zoom
+    at, reach = _place(column, width)
+    tall = max(reach + below, height)
+    lift = (tall - reach - below) / 2
 
     most = max(flow.count for flow in busiest)
     lines, badges = [], []
-    arcs_drawn = 0
+    arcs = 0
     for flow in busiest:
         thick = 1.5 + 4.5 * math.log1p(flow.count) / math.log1p(most)
-        (sx, sy), (tx, ty) = at[flow.source], at[flow.target]
         shade = PALETTE[talking.index(flow.source) % len(PALETTE)]
-        size = 8 + thick
         if column[flow.target] > column[flow.source]:
-            x0, x1 = sx + _BOX_W, tx - 3
-            bend = (x1 - x0) * 0.45
-            curve = [(x0 + bend, sy), (x1 - bend, ty), (x1 - size + 3, ty)]
-            path = f"M{num(x0)} {num(sy)}C{' '.join(f'{num(x)} {num(y)}' for x, y in curve)}"
-            head, spot = _arrow((x1, ty), 0.0, size, shade), ((x0 + x1) / 2, (sy + ty) / 2)
-        else:  # back, or to itself: out below the sender, in below the receiver
-            depth = tall - below + 14 + 26 * min(arcs_drawn, 5)
-            arcs_drawn += 1
-            x0, x1 = sx + _BOX_W * 0.65, tx + _BOX_W * 0.35
-            y0, y1 = sy + _BOX_H / 2, ty + _BOX_H / 2 + 3
-            turn = 18.0 if x0 > x1 else -18.0
-            down, up = f"{num(x0)} {num(depth - 18)}", f"{num(x1)} {num(depth - 18)}"
-            path = (
-                f"M{num(x0)} {num(y0)}L{down}Q{num(x0)} {num(depth)} {num(x0 - turn)} {num(depth)}"
-                f"L{num(x1 + turn)} {num(depth)}Q{num(x1)} {num(depth)} {up}L{num(x1)} {num(y1 + size - 3)}"
-            )
-            head, spot = _arrow((x1, y1), -math.pi / 2, size, shade), ((x0 + x1) / 2, depth)
+            path, head, spot = _forward(at[flow.source], at[flow.target], thick, shade)
+        else:
+            depth = reach + 14 + 26 * min(arcs, 5)
+            path, head, spot = _back(at[flow.source], at[flow.target], depth, thick, shade)
+            arcs += 1
         drawn = el(
             "path",
             tip=_describe(flow),
@@ -211,5 +225,6 @@ def render_flow(
         _box(known.get(name, AgentNode(name)), at[name], PALETTE[index % len(PALETTE)])
         for index, name in enumerate(talking)
     ]
+    picture = el("g", *lines, *badges, *boxes, transform=f"translate(0 {num(lift)})")
     said = text(12, tall - 6, shorten(" · ".join(notes), width - 24), fill=MUTED) if notes else ""
-    return document(width, tall, *lines, *badges, *boxes, said, title="messages between agents")
+    return document(width, tall, picture, said, title="messages between agents")

@@ -122,7 +122,7 @@ def _gist(decision: Decision) -> str:
 
 
 def drill_down(event: Mapping[str, object], endpoint: str, label: str) -> str:
-    """A link that calls the widget function again and pops up what it returns (CloudWatch's ``cwdb-action``)."""
+    """A link that calls the widget function again and pops up the answer (CloudWatch's ``cwdb-action``)."""
     asked = escape(json.dumps(event), quote=False)
     return (
         f'<a class="btn">{esc(label)}</a>'
@@ -144,7 +144,7 @@ def render_decisions(decisions: Sequence[Decision], *, endpoint: str, environmen
     """
     if not decisions:
         return _page('<p class="agv-empty">No decisions recorded yet.</p>')
-    agents = sorted({decision.agent for decision in decisions})
+    agents = list(dict.fromkeys(decision.agent for decision in sorted(decisions, key=lambda d: d.at)))
     rows = []
     for decision in sorted(decisions, key=lambda d: d.at, reverse=True):
         event = {"widget": "decision", "environment": environment, "key": dict(decision.key)}

@@ -222,7 +222,7 @@ class _Chart:
         scale = self.scale(mark.right)
         shown = mark.label or figures.write(mark.value, scale.unit)
         if mark.value > scale.high:
-            return [text(self.x1 - 2, self.top + 10, f"↑ {shown}", anchor="end", size=10.5, fill=shade)]
+            return [text(self.x1 - 2, 12, f"↑ {shown}", anchor="end", size=10.5, fill=shade)]
         y, parts = scale.y(mark.value), []
         if mark.fill in ("above", "below"):
             edge, depth = (self.top, y - self.top) if mark.fill == "above" else (y, self.bottom - y)
@@ -293,7 +293,8 @@ def time_series(
     x1 = width - 10 - (max((text_width(t) for t in rights.labels), default=0) if rights else 4)
     entries = list(zip((one.label for one in series), shades, strict=True)) if show_legend else []
     names, names_height = legend(entries, x0, x1 - x0)
-    top, bottom = (22.0 if left.label or right.label else 10.0), height - names_height - 24
+    beyond = any(mark.value > s.high for mark in levels if (s := rights if mark.right else lefts))
+    top, bottom = (22.0 if left.label or right.label or beyond else 10.0), height - names_height - 24
     for scale in (lefts, rights):
         if scale:
             scale.top, scale.bottom = top, bottom
