@@ -8,13 +8,14 @@ from typing import Any
 from aws_cdk import CfnOutput, Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
 from agentops_constructs import AgentSource, MonitoredAgent, MonitoringPlane
+from agentops_constructs.roles import allow
+from agentops_constructs.validation import acknowledge
 
 from .sandbox import Sandbox
 from .settings import Settings
@@ -61,6 +62,7 @@ class AgentsStack(Stack):
                 )
             ],
         )
+        acknowledge(self.evidence, "AwsSolutions-S1", "three roles read and write it, and it expires")
         self.source = (
             s3_assets.Asset(self, "WorkloadSource", path=str(SHOP_SOURCE))
             if settings.sample_workload
@@ -78,7 +80,7 @@ class AgentsStack(Stack):
         function_name = self.monitoring.names.function(member.name)
         agent = MonitoredAgent(
             self,
-            member.name.capitalize() if member is not QA else "QA",
+            member.title,
             monitoring=self.monitoring,
             agent_name=member.name,
             code=AgentSource(AGENTS_SOURCE, package="agents"),
@@ -87,7 +89,7 @@ class AgentsStack(Stack):
             function_name=function_name,
             log_group=logs.LogGroup(
                 self,
-                f"{member.name.capitalize()}Logs",
+                f"{member.title}Logs",
                 log_group_name=f"/aws/lambda/{function_name}",
                 retention=self.monitoring.log_retention,
                 removal_policy=self.monitoring.log_removal_policy,
@@ -115,38 +117,31 @@ class AgentsStack(Stack):
 
     def _grant(self) -> None:
         for agent in (self.manager, self.engineer, self.qa):
-            agent.function.add_to_role_policy(
-                iam.PolicyStatement(
-                    actions=["s3:GetObject", "s3:PutObject"], resources=[self.evidence.arn_for_objects("*")]
-                )
+            allow(
+                agent.role,
+                ["s3:GetObject", "s3:PutObject"],
+                [self.evidence.arn_for_objects("*")],
+                why_wildcard="the objects of one bucket",
             )
             if self.source:
-                agent.function.add_to_role_policy(
-                    iam.PolicyStatement(
-                        actions=["s3:GetObject"],
-                        resources=[self.source.bucket.arn_for_objects(self.source.s3_object_key)],
-                    )
-                )
-        self.sandbox.grant_invoke(self.qa.function)
-        self.manager.function.add_to_role_policy(
-            # CloudWatch knows no resources for reading metrics.
-            iam.PolicyStatement(actions=["cloudwatch:GetMetricData"], resources=["*"])
-        )
-        self.manager.function.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=["cloudwatch:DescribeAlarms"],
-                resources=[self.format_arn(service="cloudwatch", resource="alarm:*")],
-            )
+                source = self.source.bucket.arn_for_objects(self.source.s3_object_key)
+                allow(agent.role, ["s3:GetObject"], [source])
+        self.sandbox.allow_invoke(self.qa.role)
+        allow(
+            self.manager.role,
+            ["cloudwatch:GetMetricData"],
+            ["*"],
+            why_wildcard="CloudWatch knows no resources for reading metrics",
         )
         if functions := watched_functions(self._watch):
-            self.manager.function.add_to_role_policy(
-                iam.PolicyStatement(
-                    actions=["logs:FilterLogEvents"],
-                    resources=[
-                        self.format_arn(service="logs", resource=f"log-group:/aws/lambda/{name}:*")
-                        for name in functions
-                    ],
-                )
+            allow(
+                self.manager.role,
+                ["logs:FilterLogEvents"],
+                [
+                    self.format_arn(service="logs", resource=f"log-group:/aws/lambda/{name}:*")
+                    for name in functions
+                ],
+                why_wildcard="the streams of one log group",
             )
 
     def _wake_manager(self) -> None:

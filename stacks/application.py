@@ -12,6 +12,7 @@ import aws_cdk as cdk
 import constructs
 
 from agentops_constructs import MonthlyEstimate, monthly_estimate
+from agentops_constructs.validation import acknowledge
 
 from .agents_stack import AgentsStack
 from .dashboards_stack import DashboardsStack
@@ -81,6 +82,9 @@ def build(context: Mapping[str, Any] | None = None) -> Application:
         stacks = _stacks(app, settings)
     except (ValueError, RuntimeError) as error:
         raise AppError(_first_line(error)) from error
+    # Python 3.13 is the newest that the AgentOps SDK declares, and all functions run on one version.
+    for stack in stacks.values():
+        acknowledge(stack, "AwsSolutions-L1", "the newest Python that the AgentOps SDK declares")
     cdk.Tags.of(app).add("application", "agentops-monitoring")
     cdk.Tags.of(app).add("environment", settings.environment)
     return Application(app, settings, stacks)

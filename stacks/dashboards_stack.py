@@ -42,7 +42,7 @@ class DashboardsStack(Stack):
             agents.append(member.ref(monitoring.names))
             cost = CostAlarm(
                 self,
-                f"{member.name.capitalize()}Cost",
+                f"{member.title}Cost",
                 monitoring=monitoring,
                 agent=member.name,
                 threshold_usd=budget,

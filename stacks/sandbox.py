@@ -13,7 +13,8 @@ from constructs import Construct
 
 from agentops_constructs import AgentSource, bundling
 from agentops_constructs.monitoring_plane import PlaneBase
-from agentops_constructs.roles import function_role
+from agentops_constructs.roles import allow, function_role
+from agentops_constructs.validation import acknowledge
 
 from .team import SANDBOX
 
@@ -52,6 +53,7 @@ class Sandbox(Construct):
                 )
             ],
         )
+        acknowledge(vpc, "AwsSolutions-VPC7", "no traffic can enter or leave it, so a flow log stays empty")
         nothing = ec2.SecurityGroup(
             self, "NoTraffic", vpc=vpc, description="No traffic, in or out", allow_all_outbound=False
         )
@@ -64,7 +66,7 @@ class Sandbox(Construct):
         )
         role = function_role(self, "Role", log_group)
         function_arn = Stack.of(self).format_arn(service="lambda", resource=f"function:{name}")
-        role.add_to_policy(iam.PolicyStatement(actions=list(_NETWORK_INTERFACES), resources=["*"]))
+        allow(role, _NETWORK_INTERFACES, ["*"], why_wildcard="Lambda makes them; denied to the code")
         role.add_to_policy(
             iam.PolicyStatement(
                 effect=iam.Effect.DENY,
@@ -95,6 +97,6 @@ class Sandbox(Construct):
             self, "Lines", function=self.function, log_group=log_group, agent_name=SANDBOX
         )
 
-    def grant_invoke(self, grantee: iam.IGrantable) -> None:
-        """Allow a principal to run code here."""
-        self.function.grant_invoke(grantee)
+    def allow_invoke(self, role: iam.IRole) -> None:
+        """Allow a role to run code here."""
+        allow(role, ["lambda:InvokeFunction"], [self.function.function_arn])

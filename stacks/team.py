@@ -12,6 +12,7 @@ class Member:
     """One of the reference agents."""
 
     name: str
+    title: str
     subscribes_to: tuple[str, ...]
     sends_to: tuple[str, ...]
     timeout_seconds: int
@@ -21,9 +22,9 @@ class Member:
         return AgentRef(self.name, names.function(self.name))
 
 
-MANAGER = Member("manager", ("issue.reported",), ("engineer",), 60)
-ENGINEER = Member("engineer", ("issue.found", "patch.rejected"), ("qa",), 120)
-QA = Member("qa", ("patch.ready",), ("engineer",), 120)
+MANAGER = Member("manager", "Manager", ("issue.reported",), ("engineer",), 60)
+ENGINEER = Member("engineer", "Engineer", ("issue.found", "patch.rejected"), ("qa",), 120)
+QA = Member("qa", "QA", ("patch.ready",), ("engineer",), 120)
 TEAM = (MANAGER, ENGINEER, QA)
 FLOWS = tuple((member.name, receiver) for member in TEAM for receiver in member.sends_to)
 SANDBOX = "sandbox"

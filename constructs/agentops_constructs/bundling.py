@@ -21,6 +21,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+# The newest that the AgentOps SDK 0.4.21 declares.
 PYTHON = "3.13"
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 EXPORT_REQUIREMENTS = Path(__file__).with_name("export-requirements.txt")
@@ -92,9 +93,9 @@ class Bundle:
             seen.update("\0".join(self._target()).encode())
         return seen.hexdigest()
 
-    def build(self, cache: Path) -> Path:
+    def build(self, cache: Path, digest: str | None = None) -> Path:
         """Return the folder with the asset's content, made now or found in the cache."""
-        folder = cache / f"{self.name}-{self.digest()[:16]}"
+        folder = cache / f"{self.name}-{(digest or self.digest())[:16]}"
         if folder.is_dir():
             return folder
         cache.mkdir(parents=True, exist_ok=True)
@@ -185,11 +186,11 @@ def export_bundle(*, for_host: bool) -> Bundle:
 
 
 def code(scope: Construct, bundle: Bundle) -> lambda_.Code:
-    """Return a bundle as Lambda code; for a stack that needs no bundling, with its hash but without content."""
+    """Return a bundle as Lambda code; with its hash but no content where the stack needs no bundling."""
     digest = bundle.digest()
     cache = cache_folder()
     if Stack.of(scope).bundling_required:
-        folder = bundle.build(cache)
+        folder = bundle.build(cache, digest)
     else:
         folder = cache / "empty"
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,8 +214,8 @@ def for_host(scope: Construct) -> bool:
 def _install(requirements: Path, target: Path, platform: Iterable[str]) -> None:
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
-        "--no-deps", "--no-compile", "--only-binary=:all:", f"--target={target}", f"--requirement={requirements}",
-        *platform,
+        "--no-deps", "--no-compile", "--only-binary=:all:", f"--target={target}",
+        f"--requirement={requirements}", *platform,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

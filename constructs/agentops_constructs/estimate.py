@@ -42,9 +42,14 @@ class MonthlyEstimate(NamedTuple):
 
 
 def monthly_estimate(
-    root: IConstruct, *, agents: int, pairs: int, models: int = 1, detail: MetricDetail = MetricDetail.STANDARD,
+    root: IConstruct,
+    *,
+    agents: int,
+    pairs: int,
+    models: int = 1,
     declared: int = 0,
-) -> MonthlyEstimate:  # fmt: skip
+    detail: MetricDetail = MetricDetail.STANDARD,
+) -> MonthlyEstimate:
     """Return what the monitoring in a construct tree costs a month.
 
     Parameters

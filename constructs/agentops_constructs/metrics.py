@@ -35,6 +35,10 @@ class MetricFactory:
         self.detail = detail
         self.event_types = frozenset(event_types)
 
+    def declare(self, event_types: Iterable[str]) -> None:
+        """Count event types among what is emitted."""
+        self.event_types |= frozenset(event_types)
+
     def metric(
         self,
         namespace: str,

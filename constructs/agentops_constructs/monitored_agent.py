@@ -22,8 +22,8 @@ from agentops_monitoring import catalogue
 from . import bundling
 from .monitoring_plane import PlaneBase
 from .naming import check_agent_name
-from .roles import function_role, grant_model
-from .validation import TreeValidation
+from .roles import allow_model, function_role
+from .validation import TreeValidation, acknowledge
 
 WRAPPER = "agentops_monitoring.wrapper.handler"
 _OLDEST_PYTHON = (3, 11)
@@ -95,6 +95,7 @@ class MonitoredAgent(Construct):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
         )
+        acknowledge(self.failed_events, "AwsSolutions-SQS3", "it is where failed events end")
         layers = list(function_props.pop("layers", None) or [])
         if isinstance(code, bundling.AgentSource):
             code = bundling.code(self, bundling.agent_bundle(code))
@@ -130,15 +131,14 @@ class MonitoredAgent(Construct):
         if subscribes_to:
             self._subscribe(subscribes_to)
         self._watch()
+        monitoring.metrics.declare(self.event_types)
         validation = TreeValidation.ensure(self)
-        validation.event_types.update(self.event_types)
+        validation.expect(monitoring.metrics)
         validation.monitored.append((self.function, self.log_group))
 
     def metric_event(self, event_type: str, **options: Any) -> cw.Metric:
         """Return the count of an event type of this agent."""
-        metrics = self.monitoring.metrics
-        metrics.event_types |= set(self.event_types)
-        return metrics.events(event_type, self.agent_name, **options)
+        return self.monitoring.metrics.events(event_type, self.agent_name, **options)
 
     def metric_cost(self, name: str = "TotalCost", **options: Any) -> cw.Metric:
         """Return a cost of this agent in USD."""
@@ -162,7 +162,7 @@ class MonitoredAgent(Construct):
 
     def grant_model(self, model_id: str) -> None:
         """Allow the agent to call one Bedrock model: its id, an inference profile's id, or an ARN."""
-        grant_model(self, self.role, model_id)
+        allow_model(self, self.role, model_id)
 
     def _variables(self, handler: str | None) -> dict[str, str]:
         variables = {

@@ -1,8 +1,9 @@
-"""The monitoring plane: tables, bus, topic, and the functions between the agents' lines and the dashboards."""
+"""The monitoring plane: tables, bus, topic, and what is between the agents' lines and the dashboards."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cached_property
 
 from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_dynamodb as dynamodb
@@ -20,8 +21,8 @@ from agentops_monitoring.catalogue import MetricDetail
 
 from .metrics import MetricFactory
 from .naming import Names
-from .plane_functions import PlaneFunctions
-from .validation import TreeValidation
+from .plane_functions import INDEXES, PlaneFunctions
+from .validation import TreeValidation, acknowledge
 
 # One filter passes the monitor's lines and Lambda's report, as JSON and as text; a JSON selector cannot name
 # a key with a dot in it.
@@ -33,13 +34,29 @@ class PlaneBase(Construct):
 
     names: Names
     metrics: MetricFactory
-    event_bus: events.IEventBus
-    topic: sns.ITopic
-    ingest_function_arn: str
-    widgets_function_arn: str
     log_retention: logs.RetentionDays
-    ready_to_ingest: IDependable | None
+    ready_to_ingest: IDependable | None = None
     """What must exist before the first log group can be subscribed, when it is in this app."""
+
+    @property
+    def event_bus(self) -> events.IEventBus:
+        """The bus that the agents talk on."""
+        raise NotImplementedError
+
+    @property
+    def topic(self) -> sns.ITopic:
+        """The topic that the alarms go to."""
+        raise NotImplementedError
+
+    @property
+    def ingest_function_arn(self) -> str:
+        """Where the agents' log groups are subscribed."""
+        raise NotImplementedError
+
+    @property
+    def widgets_function_arn(self) -> str:
+        """What draws the custom widgets."""
+        raise NotImplementedError
 
     @property
     def environment(self) -> str:
@@ -48,7 +65,7 @@ class PlaneBase(Construct):
 
     @property
     def removal_policy(self) -> RemovalPolicy:
-        """What becomes of data when its stack goes: production keeps it, though not from a failed creation."""
+        """What becomes of data when its stack goes: production keeps it, unless its creation failed."""
         if self.names.is_production:
             return RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
         return RemovalPolicy.DESTROY
@@ -112,12 +129,28 @@ class ImportedMonitoringPlane(PlaneBase):
         self.names = Names(environment, dashboard_suffix)
         self.metrics = MetricFactory(environment, detail=metric_detail, event_types=event_types)
         self.log_retention = log_retention
-        self.ready_to_ingest = None
-        self.event_bus = events.EventBus.from_event_bus_name(self, "Bus", self._find("event-bus-name"))
-        self.topic = sns.Topic.from_topic_arn(self, "Topic", self._find("topic-arn"))
-        self.ingest_function_arn = self._find("ingest-function-arn")
-        self.widgets_function_arn = self._find("widgets-function-arn")
         TreeValidation.ensure(self).expect(self.metrics)
+
+    # Each is looked up when it is first used: a template parameter that nothing uses is a warning.
+    @cached_property
+    def event_bus(self) -> events.IEventBus:
+        """The bus that the agents talk on."""
+        return events.EventBus.from_event_bus_name(self, "Bus", self._find("event-bus-name"))
+
+    @cached_property
+    def topic(self) -> sns.ITopic:
+        """The topic that the alarms go to."""
+        return sns.Topic.from_topic_arn(self, "Topic", self._find("topic-arn"))
+
+    @property
+    def ingest_function_arn(self) -> str:
+        """Where the agents' log groups are subscribed."""
+        return self._find("ingest-function-arn")
+
+    @property
+    def widgets_function_arn(self) -> str:
+        """What draws the custom widgets."""
+        return self._find("widgets-function-arn")
 
     def _find(self, name: str) -> str:
         return ssm.StringParameter.value_for_string_parameter(self, self.names.parameter(name))
@@ -183,8 +216,8 @@ class MonitoringPlane(PlaneBase):
         self.monitoring_table = self._table("Events", self.names.monitoring_table, streamed=True)
         self.decisions_table = self._table("Decisions", self.names.decisions_table, streamed=True)
         self.ledger_table = self._table("Ledger", self.names.ledger_table, indexed=False)
-        self.event_bus = event_bus or events.EventBus(self, "Bus", event_bus_name=self.names.event_bus)
-        self.topic = self._topic(alert_email)
+        self._event_bus = event_bus or events.EventBus(self, "Bus", event_bus_name=self.names.event_bus)
+        self._topic = self._alerts(alert_email)
         self.dead_letter_queue = sqs.Queue(
             self,
             "DeadLetters",
@@ -193,12 +226,31 @@ class MonitoringPlane(PlaneBase):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
         )
+        acknowledge(self.dead_letter_queue, "AwsSolutions-SQS3", "it is a dead-letter queue")
         self.functions = PlaneFunctions(self, "Functions", plane=self, ingest_concurrency=ingest_concurrency)
-        self.ingest_function_arn = self.functions.ingest.function_arn
-        self.widgets_function_arn = self.functions.widgets.function_arn
         self.ready_to_ingest = self._allow_log_groups()
         self._publish()
         TreeValidation.ensure(self).expect(self.metrics)
+
+    @property
+    def event_bus(self) -> events.IEventBus:
+        """The bus that the agents talk on."""
+        return self._event_bus
+
+    @property
+    def topic(self) -> sns.ITopic:
+        """The topic that the alarms go to."""
+        return self._topic
+
+    @property
+    def ingest_function_arn(self) -> str:
+        """Where the agents' log groups are subscribed."""
+        return self.functions.ingest.function_arn
+
+    @property
+    def widgets_function_arn(self) -> str:
+        """What draws the custom widgets."""
+        return self.functions.widgets.function_arn
 
     @staticmethod
     def from_environment(
@@ -228,7 +280,7 @@ class MonitoringPlane(PlaneBase):
             dynamodb.GlobalSecondaryIndexPropsV2(
                 index_name=index, partition_key=key(f"{index}pk"), sort_key=key(f"{index}sk")
             )
-            for index in ("gsi1", "gsi2")
+            for index in INDEXES
         ]
         return dynamodb.TableV2(
             self,
@@ -248,7 +300,7 @@ class MonitoringPlane(PlaneBase):
             removal_policy=self.removal_policy,
         )
 
-    def _topic(self, alert_email: str | None) -> sns.Topic:
+    def _alerts(self, alert_email: str | None) -> sns.Topic:
         topic = sns.Topic(self, "Alerts", topic_name=self.names.topic, enforce_ssl=True)
         # A policy of its own replaces the default one, under which alarms may publish.
         topic.add_to_resource_policy(

@@ -9,7 +9,6 @@ from aws_cdk import Duration
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_lambda_destinations as destinations
 from aws_cdk import aws_lambda_event_sources as event_sources
@@ -18,7 +17,10 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from . import bundling
-from .roles import READ_ITEMS, WRITE_ITEMS, function_role, grant_items
+from .roles import READ_ITEMS, WRITE_ITEMS, allow, allow_items, function_role
+
+# Of both event tables; the ledger is read by key alone.
+INDEXES = ("gsi1", "gsi2")
 
 if TYPE_CHECKING:
     from .monitoring_plane import MonitoringPlane
@@ -43,6 +45,8 @@ class PlaneFunctions(Construct):
         )  # fmt: skip
         self._grant(self.ingest, tables, (*READ_ITEMS, *WRITE_ITEMS))
         plane.dead_letter_queue.grant_send_messages(self.ingest)
+        # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
+        self.ingest.configure_async_invoke(on_failure=destinations.SqsDestination(plane.dead_letter_queue))
 
         self.gauges = self._function(
             "gauges", code, memory=256, timeout=30, about="Prints the spend of the day, each minute"
@@ -100,8 +104,6 @@ class PlaneFunctions(Construct):
             memory_size=memory,
             timeout=Duration.seconds(timeout),
             reserved_concurrent_executions=concurrency,
-            # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
-            on_failure=destinations.SqsDestination(plane.dead_letter_queue),
             environment={
                 "ENVIRONMENT": plane.environment,
                 "MONITORING_TABLE_NAME": plane.monitoring_table.table_name,
@@ -126,13 +128,13 @@ class PlaneFunctions(Construct):
             targets=[targets.LambdaFunction(function, retry_attempts=0)],
         )
 
-    @staticmethod
     def _grant(
-        function: lambda_.Function, tables: Sequence[dynamodb.TableV2], actions: Sequence[str]
+        self, function: lambda_.Function, tables: Sequence[dynamodb.TableV2], actions: Sequence[str]
     ) -> None:
         assert function.role is not None
         for table in tables:
-            grant_items(table, function.role, actions)
+            indexes = () if table is self._plane.ledger_table else INDEXES
+            allow_items(function.role, table, actions, indexes=indexes)
 
     def _export(self, secret_name: str) -> lambda_.Function:
         plane = self._plane
@@ -152,15 +154,9 @@ class PlaneFunctions(Construct):
         table = plane.monitoring_table
         stream_arn = table.table_stream_arn
         assert stream_arn is not None
-        function.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=[
-                    "dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator",
-                    "dynamodb:ListStreams",
-                ],
-                resources=[stream_arn],
-            )
-        )  # fmt: skip
+        assert function.role is not None
+        read = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
+        allow(function.role, [f"dynamodb:{action}" for action in read], [stream_arn])
         function.add_event_source_mapping(
             "Stream",
             event_source_arn=stream_arn,

@@ -1,8 +1,9 @@
-"""Function roles that hold nothing but what the function does."""
+"""Function roles that hold nothing but what the function does; a wildcard needs a reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_dynamodb as dynamodb
@@ -10,8 +11,11 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from .validation import acknowledge
+
 READ_ITEMS = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query")
 WRITE_ITEMS = ("dynamodb:ConditionCheckItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+_PROFILE_PREFIXES = frozenset({"global", "us", "us-gov", "eu", "apac", "au", "ca", "jp"})
 
 
 def function_role(scope: Construct, id: str, log_group: logs.ILogGroup) -> iam.Role:
@@ -21,12 +25,43 @@ def function_role(scope: Construct, id: str, log_group: logs.ILogGroup) -> iam.R
     return role
 
 
-def grant_items(table: dynamodb.ITableV2, role: iam.IRole, actions: Sequence[str]) -> None:
-    """Allow actions on the items of a table, and queries of its indexes; scans are in none of our grants."""
-    table.grant(role, *actions)
+def allow(
+    role: iam.IRole, actions: Sequence[str], resources: Sequence[str], *, why_wildcard: str = ""
+) -> None:
+    """Allow a role actions on resources.
+
+    Parameters
+    ----------
+    why_wildcard
+        The reason for a `*` in a resource; recorded for cdk-nag.
+
+    Raises
+    ------
+    ValueError
+        An action has a `*`, or a resource has one without a reason.
+    """
+    wild_actions = [action for action in actions if "*" in action]
+    if wild_actions:
+        raise ValueError(f"name the actions instead of {', '.join(wild_actions)}")
+    iam.Grant.add_to_principal(grantee=role, actions=list(actions), resource_arns=list(resources))
+    for resource in resources:
+        shown = _as_nag_shows(Stack.of(role).resolve(resource))
+        if "*" in shown:
+            if not why_wildcard:
+                raise ValueError(f"{shown} has a wildcard and no reason for it")
+            acknowledge(role, f"AwsSolutions-IAM5[Resource::{shown}]", why_wildcard)
 
 
-def grant_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
+def allow_items(
+    role: iam.IRole, table: dynamodb.ITableV2, actions: Sequence[str], *, indexes: Sequence[str] = ()
+) -> None:
+    """Allow actions on the items of a table, and queries of the indexes that are named."""
+    allow(role, actions, [table.table_arn])
+    if indexes:
+        allow(role, ["dynamodb:Query"], [f"{table.table_arn}/index/{index}" for index in indexes])
+
+
+def allow_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
     """Allow calls of one Bedrock model, given as a model id, an inference profile's id or an ARN.
 
     A cross-region profile (`us.`, `eu.`, `global.`, …) needs the model behind it as well, in each region that
@@ -34,31 +69,38 @@ def grant_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
     https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-prereq.html
     """
     stack = Stack.of(scope)
+    prefix, _, model = model_id.partition(".")
     if model_id.startswith("arn:"):
         resources = [model_id]
+    elif prefix in _PROFILE_PREFIXES and "." in model:
+        resources = [
+            stack.format_arn(service="bedrock", resource="inference-profile", resource_name=model_id),
+            f"arn:{stack.partition}:bedrock:*::foundation-model/{model}",
+        ]
     else:
-        prefix, _, rest = model_id.partition(".")
-        if _is_profile_prefix(prefix) and "." in rest:
-            profile = stack.format_arn(
-                service="bedrock", resource="inference-profile", resource_name=model_id
+        resources = [
+            stack.format_arn(
+                service="bedrock",
+                account="",
+                resource="foundation-model",
+                resource_name=model_id,
+                arn_format=ArnFormat.SLASH_RESOURCE_NAME,
             )
-            resources = [profile, f"arn:{stack.partition}:bedrock:*::foundation-model/{rest}"]
-        else:
-            resources = [
-                stack.format_arn(
-                    service="bedrock",
-                    account="",
-                    resource="foundation-model",
-                    resource_name=model_id,
-                    arn_format=ArnFormat.SLASH_RESOURCE_NAME,
-                )
-            ]
-    iam.Grant.add_to_principal(
-        grantee=role,
-        actions=["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
-        resource_arns=resources,
+        ]
+    allow(
+        role,
+        ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
+        resources,
+        why_wildcard="a cross-region profile needs its model in every region that it routes to",
     )
 
 
-def _is_profile_prefix(prefix: str) -> bool:
-    return prefix == "global" or prefix in {"us", "us-gov", "eu", "apac", "au", "ca", "jp"}
+def _as_nag_shows(value: str | Mapping[str, Any]) -> str:
+    if isinstance(value, str):
+        return value
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(_as_nag_shows(part) for part in parts)
+    if "Fn::GetAtt" in value:
+        return f"<{'.'.join(value['Fn::GetAtt'])}>"
+    return f"<{value.get('Ref', '…')}>"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jsii
-from aws_cdk import Stack
+from aws_cdk import Acknowledgment, Stack, Validations
 from aws_cdk import aws_cloudwatch as cw
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -86,9 +86,12 @@ class TreeValidation:
             if isinstance(group, logs.CfnLogGroup):
                 log_class = stack.resolve(group.log_group_class) or "STANDARD"
                 if log_class != "STANDARD":
-                    yield (
-                        f"{log_group.node.path}: log class {log_class} can't be subscribed to: use STANDARD"
-                    )
+                    yield f"{log_group.node.path}: log class {log_class} can't be subscribed to, use STANDARD"
+
+
+def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
+    """Record why a rule of cdk-nag does not apply to a construct and what is under it."""
+    Validations.of(construct).acknowledge(Acknowledgment(id=rule, reason=reason))
 
 
 def _alarm_metrics(alarm: cw.CfnAlarm) -> Iterator[tuple[str, str, frozenset[str]]]:
