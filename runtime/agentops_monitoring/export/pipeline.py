@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from agentops_monitoring.export import stream
-from agentops_monitoring.export.backend import Backend, DeliveryError, chunks, size_of
-from agentops_monitoring.export.spans import Event, MalformedEvent, Span, span_of
+from agentops_monitoring.export.backend import Backend, DeliveryError, bounded, chunks, size_of
+from agentops_monitoring.export.spans import MalformedEvent, Span, span_of
+from agentops_monitoring.export.stream import Item, event_of, inserted
 
-Complete: TypeAlias = Callable[[Sequence[Event]], Sequence[Event]]
+Complete: TypeAlias = Callable[[Sequence[Item]], Sequence[Item]]
 """Fills in what the monitoring table keeps elsewhere; raises DeliveryError when it cannot for now."""
 
 
@@ -58,29 +59,25 @@ def export(
     complete
         Fills in what is kept elsewhere.
     """
-    problems: list[str] = []
-    numbered: list[tuple[str, Event]] = []
-    for record in stream.inserted(records):
+    found = list(inserted(records))
+    items = [record.item for record in found]
+    if complete is not None and items:
+        whole = partial(complete, items)
         try:
-            numbered.append((record.sequence_number, stream.event_of(record.item, environment)))
-        except MalformedEvent as error:
-            problems.append(str(error))
-    if complete is not None and numbered:
-        try:
-            events = complete([event for _, event in numbered])
+            items = list(bounded(whole, deadline - time.monotonic()))
         except DeliveryError as error:
-            return Outcome(0, len(problems) + len(numbered), numbered[0][0], (*problems, str(error)))
-        numbered = [(number, event) for (number, _), event in zip(numbered, events, strict=True)]
+            return Outcome(0, len(found), found[0].sequence_number, (str(error),))
 
+    problems: list[str] = []
     ready: list[_Ready] = []
-    for number, event in numbered:
+    for record, item in zip(found, items, strict=True):
         try:
-            span = span_of(event)
+            span = span_of(event_of(item, environment))
         except MalformedEvent as error:
-            problems.append(f"event {event.id}: {error}")
+            problems.append(f"record {record.sequence_number}: {error}")
             continue
         if span is not None:
-            ready.append(_Ready(number, span))
+            ready.append(_Ready(record.sequence_number, span))
 
     exported = 0
     for part in chunks([size_of(each.span) for each in ready]):

@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any, TypeAlias
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
 
-from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.event_types import SPAN, AgentEventType
 from agentops_monitoring.export import conventions as c
 
 Attribute: TypeAlias = str | int | float | bool
@@ -41,6 +41,8 @@ class Event:
     parent_id: str | None
     request_id: str | None
     data: Mapping[str, Any]
+    cost_usd: Decimal | None = None
+    """The ledger's price of a model call; None when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def _llm(event: Event) -> _Parts:
     output = _count(data, c.OUTPUT_TOKENS)
     read = _count(data, c.CACHE_READ_TOKENS)
     written = _count(data, c.CACHE_WRITE_TOKENS) + _count(data, "cache_creation_1h.input_tokens")
-    cost = _decimal(data.get("cost_usd"))
+    cost = event.cost_usd
     return _Parts(
         label=f"{c.OPERATION_CHAT} {model}",
         kind="client",
@@ -238,6 +240,18 @@ def _workflow(event: Event) -> _Parts:
     )
 
 
+def _stretch(event: Event) -> _Parts:
+    """What `monitor.span(name)` leaves: the parent of everything recorded inside."""
+    error = _error_of(event.data)
+    return _Parts(
+        label=_text(event.data.get("name")) or event.type,
+        agentops_kind="task",
+        duration_ms=_duration_ms(event.data),
+        error=error.get("type", "Error") if error else None,
+        attributes={c.ERROR_TYPE: error.get("type"), c.AO_OUTPUT: _json(event.data)},
+    )
+
+
 def _domain(event: Event) -> _Parts:
     failed = event.type == AgentEventType.TEST_FAILED
     return _Parts(
@@ -248,7 +262,7 @@ def _domain(event: Event) -> _Parts:
     )
 
 
-_MAPPERS: Mapping[str, Callable[[Event], _Parts]] = {
+_MAPPERS: Final[Mapping[str, Callable[[Event], _Parts]]] = {
     AgentEventType.INVOCATION_COMPLETED: _invocation,
     AgentEventType.INVOCATION_FAILED: _invocation,
     AgentEventType.LLM_USAGE: _llm,
@@ -257,6 +271,7 @@ _MAPPERS: Mapping[str, Callable[[Event], _Parts]] = {
     AgentEventType.MESSAGE_RECEIVED: _message,
     AgentEventType.WORKFLOW_COMPLETED: _workflow,
     AgentEventType.WORKFLOW_FAILED: _workflow,
+    SPAN: _stretch,
 }
 
 
@@ -286,27 +301,15 @@ def _duration_ms(data: Mapping[str, Any]) -> int:
 
 
 def _number(value: object) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     # Not a number compares false.
-    if not -MAX_INTEGER <= value <= MAX_INTEGER:
-        return None
-    return value if isinstance(value, int) else float(value)
+    return value if -MAX_INTEGER <= value <= MAX_INTEGER else None
 
 
 def _count(data: Mapping[str, Any], key: str) -> int:
     number = _number(data.get(key))
     return max(0, int(number)) if number is not None else 0
-
-
-def _decimal(value: object) -> Decimal | None:
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
 
 
 def _encodable(text: str) -> str:

@@ -2,7 +2,8 @@
 
 Environment: `AGENTOPS_API_KEY_SECRET` (name or ARN of a secret) or, for local runs, `AGENTOPS_API_KEY`;
 `AGENTOPS_API_ENDPOINT` and `AGENTOPS_EXPORTER_ENDPOINT` for another service than the public one;
-`ENVIRONMENT`; `DECISIONS_TABLE_NAME`, where the reasoning chains are.
+`ENVIRONMENT`; `DECISIONS_TABLE_NAME`, where the reasoning chains are, and `LEDGER_TABLE_NAME`, where data
+too large for one item is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from agentops_monitoring.catalogue import MONITOR
 from agentops_monitoring.emf import MetricValue, emf_lines
 from agentops_monitoring.export import agentops_sdk
 from agentops_monitoring.export.backend import Backend, DeliveryError
+from agentops_monitoring.export.lookup import Lookup
 from agentops_monitoring.export.pipeline import Outcome, export
+from agentops_monitoring.ledger import schema
 
 MAX_SECONDS = 25.0
 """For one batch; what is not confirmed by then is delivered again."""
@@ -42,6 +45,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, list[dict[str, str
         _backend(),
         environment=environment,
         deadline=time.monotonic() + _seconds(context),
+        complete=_lookup().complete,
     )
     _report(outcome, environment)
     if outcome.retry_from is None:
@@ -65,6 +69,11 @@ def _backend() -> Backend:
         exporter_endpoint=os.environ.get("AGENTOPS_EXPORTER_ENDPOINT")
         or agentops_sdk.DEFAULT_EXPORTER_ENDPOINT,
     )
+
+
+@lru_cache(maxsize=1)
+def _lookup() -> Lookup:
+    return Lookup(schema.client, schema.Tables.from_environment())
 
 
 def _api_key() -> str:

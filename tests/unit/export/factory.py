@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from boto3.dynamodb.types import TypeSerializer
@@ -43,12 +45,19 @@ def item(
     }
 
 
+def image(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The item in DynamoDB's JSON."""
+    return {key: _serialize(value) for key, value in content.items()}
+
+
 def record(content: Mapping[str, Any], number: int, name: str = "INSERT") -> dict[str, Any]:
-    image = {key: _serialize(value) for key, value in content.items()}
-    return {
-        "eventName": name,
-        "dynamodb": {"SequenceNumber": f"{number:021d}", "NewImage": image},
-    }
+    """The item as a record of the stream, as Lambda hands it to a function."""
+    new = {key: _as_json(value) for key, value in image(content).items()}
+    return {"eventName": name, "dynamodb": {"SequenceNumber": f"{number:021d}", "NewImage": new}}
+
+
+def _as_json(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"B": base64.b64encode(bytes(value["B"])).decode()} if "B" in value else value
 
 
 LLM = {
@@ -59,7 +68,7 @@ LLM = {
     "gen_ai.usage.cache_read.input_tokens": 200,
     "gen_ai.usage.cache_creation.input_tokens": 30,
     "cache_creation_1h.input_tokens": 4,
-    "cost_usd": "0.0525",
+    "cost_usd": "9.99",
     "duration_ms": 812.4,
 }
 
@@ -71,7 +80,7 @@ def workflow() -> list[dict[str, Any]]:
     items = [
         item("invocation_started", 1, {"cold_start": True}, span=INVOCATION, parent=None),
         item("issue_detected", 2, {"severity": "high"}),
-        item("llm_usage", 3, LLM),
+        item("llm_usage", 3, LLM, cost_usd=Decimal("0.0525")),
         item("decision_made", 4, {"decision_type": "remediation", "reasoning_chain": CHAIN}),
         item("message_sent", 5, {"from": "manager", "to": "engineer", "message_type": "issue.found"}),
         item("workflow_completed", 6, {"reason": "fixed", "duration_ms": 1400}),

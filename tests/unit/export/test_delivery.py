@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
@@ -54,6 +56,33 @@ class Run(NamedTuple):
         return [body[name] for body in bodies if name in body]
 
 
+class Decisions(BaseHTTPRequestHandler):
+    """DynamoDB, as much of it as answers for the one decision of `workflow()`."""
+
+    def do_POST(self) -> None:
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["RequestItems"]
+        ((table, keys),) = ((name, each["Keys"]) for name, each in wanted.items())
+        data = {"S": json.dumps({"decision_type": "remediation", "reasoning_chain": CHAIN})}
+        items = [{**key, "data": data} for key in keys]
+        body = json.dumps({"Responses": {table: items}, "UnprocessedKeys": {}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def dynamodb() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Decisions) as running:
+        Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
 @pytest.fixture
 def server() -> Iterator[Any]:
     # Not at import: the fake needs what only the SDK's requirements bring.
@@ -63,36 +92,44 @@ def server() -> Iterator[Any]:
         yield running
 
 
-def run(
-    server: Any, tmp_path: Path, *batches: list[dict[str, Any]], remaining_ms: int = 30_000, **env: str
-) -> Run:
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER.replace("REMAINING_MS", str(remaining_ms))],
-        input=json.dumps([{"Records": batch} for batch in batches]),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=60,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT / "runtime"),
-            "ENVIRONMENT": "test",
-            "AGENTOPS_API_KEY": KEY,
-            "AGENTOPS_API_ENDPOINT": server.url,
-            "AGENTOPS_EXPORTER_ENDPOINT": f"{server.url}/v1/traces",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            **env,
-        },
-    )
-    assert done.returncode == 0, done.stderr
-    noise, _, answers = done.stderr.partition("ANSWERS ")
-    assert noise == "", noise
-    return Run(json.loads(answers), done.stdout.splitlines(), time.monotonic() - began)
+Runner: TypeAlias = Callable[..., Run]
 
 
-def test_workflow_arrives_as_one_trace(server: Any, tmp_path: Path) -> None:
-    result = run(server, tmp_path, workflow())
+@pytest.fixture
+def run(server: Any, dynamodb: str, tmp_path: Path) -> Runner:
+    def start(*batches: list[dict[str, Any]], remaining_ms: int = 30_000, **env: str) -> Run:
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", DRIVER.replace("REMAINING_MS", str(remaining_ms))],
+            input=json.dumps([{"Records": batch} for batch in batches]),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT / "runtime"),
+                "ENVIRONMENT": "test",
+                "AGENTOPS_API_KEY": KEY,
+                "AGENTOPS_API_ENDPOINT": server.url,
+                "AGENTOPS_EXPORTER_ENDPOINT": f"{server.url}/v1/traces",
+                "AWS_ENDPOINT_URL": dynamodb,
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ACCESS_KEY_ID": "testing",
+                "AWS_SECRET_ACCESS_KEY": "testing",
+                **env,
+            },
+        )
+        assert done.returncode == 0, done.stderr
+        noise, _, answers = done.stderr.partition("ANSWERS ")
+        assert noise == "", noise
+        return Run(json.loads(answers), done.stdout.splitlines(), time.monotonic() - began)
+
+    return start
+
+
+def test_workflow_arrives_as_one_trace(server: Any, run: Runner) -> None:
+    result = run(workflow())
     assert result.failures == []
     spans = {span["span_id"]: span for span in server.fake.spans}
     assert len(spans) == len(server.fake.spans) == 6
@@ -110,8 +147,8 @@ def test_workflow_arrives_as_one_trace(server: Any, tmp_path: Path) -> None:
     assert json.loads(decision["attributes"]["agent.reasoning"]) == CHAIN
 
 
-def test_metrics_go_out_once_and_nothing_else_does(server: Any, tmp_path: Path) -> None:
-    result = run(server, tmp_path, workflow())
+def test_metrics_go_out_once_and_nothing_else_does(server: Any, run: Runner, tmp_path: Path) -> None:
+    result = run(workflow())
     assert result.metric("ExportedSpans") == [6]
     assert result.metric("ExportFailures") == [0]
     assert result.lines[-1] == "said by the function"
@@ -121,23 +158,23 @@ def test_metrics_go_out_once_and_nothing_else_does(server: Any, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_token_is_kept_between_batches(server: Any, tmp_path: Path) -> None:
-    run(server, tmp_path, workflow(), workflow())
+def test_token_is_kept_between_batches(server: Any, run: Runner) -> None:
+    run(workflow(), workflow())
     assert [path for path, _ in server.fake.requests] == ["/v3/auth/token", "/v1/traces", "/v1/traces"]
 
 
-def test_redelivery_repeats_the_same_spans(server: Any, tmp_path: Path) -> None:
-    run(server, tmp_path, workflow())
-    run(server, tmp_path, workflow())
+def test_redelivery_repeats_the_same_spans(server: Any, run: Runner) -> None:
+    run(workflow())
+    run(workflow())
     for span in server.fake.spans:
         del span["received_at"]
     assert server.fake.spans[:6] == server.fake.spans[6:]
 
 
 @pytest.mark.parametrize("status", [401, 429])
-def test_refused_spans_are_repeated(server: Any, tmp_path: Path, status: int) -> None:
+def test_refused_spans_are_repeated(server: Any, run: Runner, status: int) -> None:
     server.fake.fail("/v1/traces", status=status)
-    result = run(server, tmp_path, workflow(), workflow()[1:])
+    result = run(workflow(), workflow()[1:])
     assert result.failures == [workflow()[1]["dynamodb"]["SequenceNumber"]]
     assert result.metric("ExportFailures") == [6, 0]
     assert result.metric("ExportedSpans") == [0, 6]
@@ -145,62 +182,62 @@ def test_refused_spans_are_repeated(server: Any, tmp_path: Path, status: int) ->
     assert len(server.fake.spans) == 6
 
 
-def test_server_error_is_retried_at_once(server: Any, tmp_path: Path) -> None:
+def test_server_error_is_retried_at_once(server: Any, run: Runner) -> None:
     server.fake.fail("/v1/traces", status=500)
-    result = run(server, tmp_path, workflow())
+    result = run(workflow())
     assert result.failures == []
     assert [status for path, status in server.fake.requests if path == "/v1/traces"] == [500, 200]
     assert len(server.fake.spans) == 6
 
 
-def test_lasting_server_error_is_bounded(server: Any, tmp_path: Path) -> None:
+def test_lasting_server_error_is_bounded(server: Any, run: Runner) -> None:
     server.fake.fail("/v1/traces", status=503, times=99)
-    result = run(server, tmp_path, workflow(), remaining_ms=5_000)
+    result = run(workflow(), remaining_ms=5_000)
     assert len(result.failures) == 1
     assert result.seconds < 8
 
 
 @pytest.mark.parametrize("path", ["/v3/auth/token", "/v1/traces"])
-def test_hanging_service_is_given_up_in_time(server: Any, tmp_path: Path, path: str) -> None:
+def test_hanging_service_is_given_up_in_time(server: Any, run: Runner, path: str) -> None:
     server.fake.fail(path, hang_s=20, times=99)
-    result = run(server, tmp_path, workflow(), remaining_ms=3_500)
+    result = run(workflow(), remaining_ms=3_500)
     assert result.failures == [workflow()[1]["dynamodb"]["SequenceNumber"]]
     assert result.metric("ExportFailures") == [6]
     assert result.seconds < 6
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_no_token_means_no_spans_and_a_repetition(server: Any, tmp_path: Path, status: int) -> None:
+def test_no_token_means_no_spans_and_a_repetition(server: Any, run: Runner, status: int) -> None:
     server.fake.fail("/v3/auth/token", status=status)
-    result = run(server, tmp_path, workflow(), workflow())
+    result = run(workflow(), workflow())
     assert len(result.answers[0]["batchItemFailures"]) == 1
     assert result.answers[1]["batchItemFailures"] == []
     assert [path for path, _ in server.fake.requests] == ["/v3/auth/token", "/v3/auth/token", "/v1/traces"]
 
 
-def test_expired_token_is_renewed_within_the_batch(server: Any, tmp_path: Path) -> None:
+def test_expired_token_is_renewed_within_the_batch(server: Any, run: Runner) -> None:
     """The first batch is confirmed, then the service refuses the token once."""
     server.fake.expire_after(1)
-    result = run(server, tmp_path, workflow(), workflow())
+    result = run(workflow(), workflow())
     assert result.failures == []
     assert [status for path, status in server.fake.requests if path == "/v1/traces"] == [200, 401, 200]
 
 
-def test_wrong_key_is_said(server: Any, tmp_path: Path) -> None:
-    result = run(server, tmp_path, workflow(), AGENTOPS_API_KEY="00000000-0000-4000-8000-000000000000")
+def test_wrong_key_is_said(server: Any, run: Runner) -> None:
+    result = run(workflow(), AGENTOPS_API_KEY="00000000-0000-4000-8000-000000000000")
     assert len(result.failures) == 1
     assert any("API key" in line for line in result.lines)
     assert all("00000000-0000-4000" not in line for line in result.lines)
 
 
-def test_no_key_is_said(server: Any, tmp_path: Path) -> None:
-    result = run(server, tmp_path, workflow(), AGENTOPS_API_KEY="")
+def test_no_key_is_said(server: Any, run: Runner) -> None:
+    result = run(workflow(), AGENTOPS_API_KEY="")
     assert len(result.failures) == 1
     assert any("AGENTOPS_API_KEY_SECRET" in line for line in result.lines)
     assert server.fake.requests == []
 
 
-def test_unreachable_service_is_a_failure(server: Any, tmp_path: Path) -> None:
+def test_unreachable_service_is_a_failure(server: Any, run: Runner) -> None:
     server.close()
-    result = run(server, tmp_path, workflow(), remaining_ms=6_000)
+    result = run(workflow(), remaining_ms=6_000)
     assert len(result.failures) == 1

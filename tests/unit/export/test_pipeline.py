@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agentops_monitoring.export import backend
 from agentops_monitoring.export.backend import DeliveryError, bounded, chunks
 from agentops_monitoring.export.pipeline import Outcome, export
-from agentops_monitoring.export.spans import Event, Span
+from agentops_monitoring.export.spans import Span
+from agentops_monitoring.export.stream import Item
 from tests.unit.export.factory import INVOCATION, item, record, workflow
 
 
@@ -88,7 +89,7 @@ def test_no_time_left_is_a_failure() -> None:
 
 
 def test_what_cannot_be_completed_now_is_repeated() -> None:
-    def unavailable(events: Sequence[Event]) -> Sequence[Event]:
+    def unavailable(items: Sequence[Item]) -> Sequence[Item]:
         raise DeliveryError("table is busy")
 
     outcome = export(
