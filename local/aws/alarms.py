@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 import uuid
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, request_scope
-from ministack.services import cloudwatch, eventbridge, lambda_svc, sns
+from ministack.services import cloudwatch, eventbridge, sns
 
 from local.aws import clock, metrics
 
@@ -97,12 +96,13 @@ class Alarms:
                 with request_scope(account, region):
                     try:
                         evaluate(alarm)
-                    except Exception:  # one alarm that can't be evaluated must not stop the others
+                    except Exception:  # noqa: BLE001 - one alarm that can't be evaluated must not stop the others
                         self._log.exception("alarm %s", alarm["AlarmName"])
 
     def _run(self) -> None:
         while True:
-            self._dirty.wait(TICK)
+            if not self._dirty.wait(TICK):
+                metrics.record_queues()
             self.evaluate_all()
             time.sleep(0.05)
 
@@ -117,8 +117,7 @@ def evaluate(alarm: dict[str, Any]) -> None:
     needed = int(alarm.get("DatapointsToAlarm") or window)
     end = (int(clock.now() // period) + 1) * period
     answers = metrics.evaluate(queries, end - period * (window + SPARE_PERIODS + 1), end)
-    returned = [query["Id"] for query in queries if query.get("ReturnData", True)]
-    values = {at: value for at, value in answers[returned[0]][0][1].items() if not math.isnan(value)}
+    values = answers[next(query["Id"] for query in queries if query.get("ReturnData", True))]
     compare, threshold = _COMPARE[alarm["ComparisonOperator"]], float(alarm["Threshold"])
     count = window + SPARE_PERIODS
     last = end - period if end - period in values else end - 2 * period
@@ -187,11 +186,10 @@ def _transition(alarm: dict[str, Any], new: str, reason: str, data: str) -> None
     alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = int(clock.now())
     cloudwatch._record_history(alarm["AlarmName"], old, new, reason, reason_data=json.loads(data))
     act(alarm, old, new, reason)
-    cloudwatch._evaluate_parent_alarms(alarm)
 
 
 def act(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
-    """Send the state-change event to the default bus, and run the state's actions (SNS, Lambda)."""
+    """Send the state-change event to the default bus, and run the state's actions (SNS)."""
     now = clock.now()
     state = {"value": new, "reason": reason, "timestamp": _stamp(now)}
     if alarm.get("StateReasonData"):
@@ -218,17 +216,11 @@ def act(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
             subject = f'{new}: "{alarm["AlarmName"]}" in {_REGIONS.get(get_region(), get_region())}'
             message = json.dumps(_notification(alarm, old, new, reason, now))
             sns._fanout(action, str(uuid.uuid4()), message, subject[:100])
-        elif service == "lambda":
-            record, _, _ = lambda_svc._get_func_record_for_ref(action)
-            if record is not None:
-                lambda_svc.invoke_async_with_retry(record, _lambda_event(alarm, detail, now))
         else:
             raise ValueError(f"local AWS: alarm action not supported: {action}")
 
 
 def _configuration(alarm: Mapping[str, Any]) -> dict[str, Any]:
-    if alarm.get("AlarmRule"):
-        return {"alarmRule": alarm["AlarmRule"]}
     listed = []
     for query in alarm.get("Metrics") or [_single_query(alarm)]:
         entry: dict[str, Any] = {"id": query["Id"], "returnData": query.get("ReturnData", True)}
@@ -283,17 +275,6 @@ def _notification(alarm: Mapping[str, Any], old: str, new: str, reason: str, now
         "AlarmActions": alarm.get("AlarmActions") or [],
         "InsufficientDataActions": alarm.get("InsufficientDataActions") or [],
         "Trigger": trigger,
-    }
-
-
-def _lambda_event(alarm: Mapping[str, Any], detail: Mapping[str, Any], now: float) -> dict[str, Any]:
-    return {
-        "source": "aws.cloudwatch",
-        "alarmArn": alarm["AlarmArn"],
-        "accountId": get_account_id(),
-        "time": _stamp(now),
-        "region": get_region(),
-        "alarmData": detail,
     }
 
 

@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import os
-import re
 import sys
 import threading
 import time
@@ -23,21 +21,12 @@ from typing import Any
 from ministack.core.responses import request_scope
 from ministack.services import lambda_svc
 
-from local.aws import logs, metrics
-from local.aws.runtime_api import Environment, LogLine, Outcome
+from local.aws import metrics
+from local.aws.invocation_log import InvocationLog, log_group
+from local.aws.runtime_api import Environment, Outcome
 
 MOST_ENVIRONMENTS = 64  # processes over all functions; AWS's account limit is 1,000 concurrent executions
-LEVELS = {
-    "TRACE": 5,
-    "DEBUG": 10,
-    "INFO": 20,
-    "WARN": 30,
-    "WARNING": 30,
-    "ERROR": 40,
-    "FATAL": 50,
-    "CRITICAL": 50,
-}
-_LEVEL = re.compile(r'"(?:level|log_level)"\s*:\s*"(\w+)"')
+READY = Outcome("success", b"", 0.0)
 Record = Mapping[str, Any]
 
 
@@ -148,7 +137,7 @@ class Functions:
         self, environment: Environment | None, record: Record, event: bytes, request_id: str
     ) -> Result:
         config = record["config"]
-        log = _InvocationLog(config, request_id)
+        log = InvocationLog(config, request_id)
         timeout = float(config.get("Timeout") or 3)
         init: float | None = None
         try:
@@ -156,14 +145,12 @@ class Functions:
                 environment = self._start(record)
                 outcome = environment.initialise(timeout)
                 init = outcome.seconds
-                log.init(environment.take_lines())
-                if outcome.status == "success":
-                    log.start()
-                    outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout)
-                else:
-                    log.start()
+                log.init()
+                log.lines(environment.take_lines())
             else:
-                log.start()
+                outcome = READY
+            log.start()
+            if outcome.status == "success":
                 outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout)
             log.lines(environment.take_lines())
             log.report(outcome, init, environment.peak_memory_mb())
@@ -179,7 +166,7 @@ class Functions:
         return Result(_payload(outcome, request_id), outcome.error_type, log.tail(), request_id)
 
     def _acquire(self, record: Record) -> Environment | None:
-        """Return an idle environment, or None when a new one is to be started; either way one slot is taken."""
+        """Take a slot; return an idle environment, or None when a new one is to be started."""
         config = record["config"]
         reserved = reserved_concurrency(record)
         spare: Environment | None = None
@@ -296,114 +283,11 @@ class Functions:
         return folder
 
 
-class _InvocationLog:
-    """The log events of one invocation, in AWS's order and format."""
-
-    def __init__(self, config: Record, request_id: str) -> None:
-        logging = config.get("LoggingConfig") or {}
-        self._config = config
-        self._id = request_id
-        self._json = logging.get("LogFormat") == "JSON"
-        self._level = LEVELS.get(logging.get("ApplicationLogLevel") or "INFO", 20) if self._json else 0
-        self._system_level = LEVELS.get(logging.get("SystemLogLevel") or "INFO", 20) if self._json else 0
-        self._events: list[tuple[int, str]] = []
-
-    def init(self, lines: list[LogLine]) -> None:
-        self._platform(
-            f"INIT_START Runtime Version: python:{sys.version.split()[0]}",
-            "platform.initStart",
-            {
-                "initializationType": "on-demand",
-                "phase": "init",
-                "functionName": self._config["FunctionName"],
-            },
-        )
-        self.lines(lines)
-
-    def start(self) -> None:
-        text = f"START RequestId: {self._id} Version: $LATEST"
-        self._platform(text, "platform.start", {"requestId": self._id, "version": "$LATEST"})
-
-    def lines(self, lines: list[LogLine]) -> None:
-        for line in lines:
-            level = line.level
-            if (
-                self._level
-                and not level
-                and line.text.startswith("{")
-                and (found := _LEVEL.search(line.text))
-            ):
-                level = found[1].upper()
-            if LEVELS.get(level, LEVELS["INFO"]) >= self._level:
-                self._events.append((line.at_ms, line.text))
-
-    def report(self, outcome: Outcome, init: float | None, peak_mb: int) -> None:
-        duration = round(outcome.seconds * 1000, 2)
-        init_ms = None if init is None else round(init * 1000, 2)
-        billed = math.ceil(duration + (init_ms or 0))
-        if outcome.message and not self._json:
-            stamp = f"{_rfc3339(time.time_ns() // 1_000_000)} {self._id}"
-            text = (
-                f"{stamp} {outcome.message}"
-                if outcome.status == "timeout"
-                else f"RequestId: {self._id} {_error(outcome)}"
-            )
-            self._events.append((time.time_ns() // 1_000_000, text))
-        if not self._json:
-            self._platform(f"END RequestId: {self._id}", "", {})
-        measured: dict[str, float] = {
-            "durationMs": duration,
-            "billedDurationMs": billed,
-            "memorySizeMB": int(self._config.get("MemorySize") or 128),
-            "maxMemoryUsedMB": peak_mb,
-        }
-        text = (
-            f"REPORT RequestId: {self._id}\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t"
-            f"Memory Size: {measured['memorySizeMB']} MB\tMax Memory Used: {peak_mb} MB\t"
-        )
-        if init_ms is not None:
-            measured["initDurationMs"] = init_ms
-            text += f"Init Duration: {init_ms:.2f} ms\t"
-        record: dict[str, Any] = {"requestId": self._id, "metrics": measured, "status": outcome.status}
-        if outcome.error_type and outcome.status != "timeout":
-            record["errorType"] = outcome.error_type
-        if outcome.status in ("timeout", "failure"):
-            text += (
-                "Status: timeout"
-                if outcome.status == "timeout"
-                else f"Status: error\tError Type: {outcome.error_type}"
-            )
-        self._platform(text, "platform.report", record)
-
-    def write(self, stream: str) -> None:
-        logs.write(log_group(self._config), stream, self._events)
-
-    def tail(self) -> str:
-        text = "\n".join(message for _, message in self._events)
-        return text.encode()[-4096:].decode("utf-8", "ignore")
-
-    def _platform(self, text: str, kind: str, record: Mapping[str, Any]) -> None:
-        at_ms = time.time_ns() // 1_000_000
-        if self._json:
-            if self._system_level <= LEVELS["INFO"]:
-                self._events.append(
-                    (at_ms, json.dumps({"time": _rfc3339(at_ms), "type": kind, "record": record}))
-                )
-        else:
-            self._events.append((at_ms, text))
-
-
 def account_of(config: Record) -> contextlib.AbstractContextManager[None]:
     """Return a context in which MiniStack's stores are those of the function's account and region."""
     _, _, _, region, account, *_ = config["FunctionArn"].split(":")
     scope: contextlib.AbstractContextManager[None] = request_scope(account, region)
     return scope
-
-
-def log_group(config: Record) -> str:
-    """Return the log group that the function's configuration names."""
-    group = (config.get("LoggingConfig") or {}).get("LogGroup")
-    return str(group or f"/aws/lambda/{config['FunctionName']}")
 
 
 def reserved_concurrency(record: Record) -> int | None:
@@ -412,10 +296,6 @@ def reserved_concurrency(record: Record) -> int | None:
     if isinstance(reserved, Mapping):
         reserved = reserved.get("ReservedConcurrentExecutions")
     return None if reserved is None else int(reserved)
-
-
-def _error(outcome: Outcome) -> str:
-    return f"Error: {outcome.message}\n{outcome.error_type}"
 
 
 def _payload(outcome: Outcome, request_id: str) -> Any:
@@ -427,12 +307,8 @@ def _payload(outcome: Outcome, request_id: str) -> Any:
     return json.loads(outcome.payload or b"null")
 
 
-def _rfc3339(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
-
-
 def install(functions: Functions, submit: Callable[[Record, Any], object]) -> None:
-    """Make every invocation that MiniStack starts run in ``functions``; asynchronous ones go to ``submit``."""
+    """Run every invocation of MiniStack in ``functions``; asynchronous ones go to ``submit``."""
 
     def execute(record: Record, event: Any) -> dict[str, Any]:
         try:

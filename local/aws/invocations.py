@@ -1,4 +1,4 @@
-"""Asynchronous invocations: a queue per function, retries with the same request id, dead letters, destinations."""
+"""Asynchronous invocations: a queue per function, retries, dead letters, destinations."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def _settings(record: Record) -> Mapping[str, Any]:
 
 
 def install(invocations: Invocations) -> None:
-    """Send EventBridge's Lambda targets through the queue; a target that is missing goes to the rule's DLQ."""
+    """Send EventBridge's Lambda targets through the queue, what has no function to the rule's DLQ."""
     stock_invoke = eventbridge._invoke_target
 
     def to_lambda(arn: str, payload: str) -> None:

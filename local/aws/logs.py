@@ -1,4 +1,4 @@
-"""CloudWatch Logs: what MiniStack lacks. EMF becomes metrics; subscription filters batch, retry and keep order."""
+"""CloudWatch Logs, what MiniStack lacks: EMF, subscription filters that batch, retry and keep order."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import base64
 import gzip
 import itertools
 import json
+import math
 import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from local.aws import metrics
 WINDOW = 0.1  # seconds in which a stream's events gather into one delivery
 BATCH_BYTES = 700_000  # raw; an asynchronous event holds 1 MB (Lambda quotas)
 DELIVERY_TRIES = 5
+PAGE_EVENTS = 10_000  # FilterLogEvents
 Matcher = Callable[[str], bool]
 _TERM = re.compile(r'(?P<sign>[?-]?)(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))')
 _serial = itertools.count()
@@ -37,15 +39,15 @@ class Submit(Protocol):
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Matcher:
-    """Return the test of a filter pattern made of terms: all of them, ``?any`` of them, ``-none``, ``%regex%``.
+    """Return the test of a filter pattern made of terms: all, ``?any`` or ``-none`` of them.
 
     Raises
     ------
     ValueError
-        For the JSON and the space-delimited forms, which are not served here.
+        For the JSON, space-delimited and regular-expression forms, which are not served here.
     """
     text = pattern.strip()
-    if text[:1] in ("{", "["):
+    if text[:1] in ("{", "[", "%"):
         raise ValueError(f"local AWS: this filter pattern form is not supported: {text[:60]}")
     every: list[Matcher] = []
     some: list[Matcher] = []
@@ -63,11 +65,7 @@ def compile_pattern(pattern: str) -> Matcher:
 
 
 def _term(found: re.Match[str]) -> Matcher:
-    plain = found["plain"]
-    if plain and len(plain) > 2 and plain[0] == plain[-1] == "%":
-        expression = re.compile(plain[1:-1])
-        return lambda message: expression.search(message) is not None
-    term = plain or re.sub(r"\\(.)", r"\1", found["quoted"])
+    term = found["plain"] or re.sub(r"\\(.)", r"\1", found["quoted"])
     return lambda message: term in message
 
 
@@ -118,6 +116,26 @@ class _Backlog:
     since: float = 0.0
     busy: bool = False
     failures: int = 0
+
+
+def _page(streams: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer FilterLogEvents; unlike MiniStack, with a token when there is more."""
+    matches = compile_pattern(request.get("filterPattern") or "")
+    start, end = request.get("startTime") or 0, request.get("endTime") or math.inf
+    names = request.get("logStreamNames") or list(streams)
+    prefix = request.get("logStreamNamePrefix") or ""
+    found = [
+        {**event, "logStreamName": name}
+        for name in names
+        if name in streams and name.startswith(prefix)
+        for event in list(streams[name]["events"])
+        if start <= event["timestamp"] <= end and matches(event["message"])
+    ]
+    found.sort(key=lambda event: (event["timestamp"], event["ingestionTime"]))
+    first = int(request.get("nextToken") or 0)
+    last = first + min(request.get("limit") or PAGE_EVENTS, PAGE_EVENTS)
+    more = {"nextToken": str(last)} if last < len(found) else {}
+    return {"events": found[first:last], "searchedLogStreams": [], **more}
 
 
 class Subscriptions:
@@ -252,22 +270,27 @@ def install(submit: Submit) -> Subscriptions:
         )
 
     put_filter = cloudwatch_logs._put_subscription_filter
-    read_filtered = cloudwatch_logs._filter_log_events
+    stock_read = cloudwatch_logs._filter_log_events
 
-    def checked(call: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-        def wrapper(data: dict[str, Any]) -> Any:
-            try:
-                compile_pattern(data.get("filterPattern") or "")
-            except ValueError as error:
-                return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
-            return call(data)
+    def put_subscription_filter(data: dict[str, Any]) -> Any:
+        try:
+            compile_pattern(data.get("filterPattern") or "")
+        except ValueError as error:
+            return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
+        return put_filter(data)
 
-        return wrapper
+    def filter_log_events(data: dict[str, Any]) -> Any:
+        group = cloudwatch_logs._log_groups.get(cloudwatch_logs._resolve_log_group_name(data))
+        if group is None:
+            return stock_read(data)
+        try:
+            return cloudwatch_logs.json_response(_page(group["streams"], data))
+        except ValueError as error:
+            return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
 
     cloudwatch_logs._append_log_events = append
     cloudwatch_logs._fanout_to_subscription_filters = fan_out
-    cloudwatch_logs._compile_filter_pattern = lambda raw: compile_pattern(raw or "")
-    cloudwatch_logs._put_subscription_filter = checked(put_filter)
-    cloudwatch_logs._filter_log_events = checked(read_filtered)
+    cloudwatch_logs._put_subscription_filter = put_subscription_filter
+    cloudwatch_logs._filter_log_events = filter_log_events
     _subscriptions = Subscriptions(submit)
     return _subscriptions

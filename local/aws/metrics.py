@@ -1,19 +1,19 @@
 """CloudWatch metrics: data points, EMF, GetMetricData with expressions.
 
-Points live in MiniStack's store, so that its ListMetrics and PutMetricData stay in use; they are written under
-one lock, and equal values of one second are one point with a count, so that memory stays flat.
+Points live in MiniStack's store, so that its ListMetrics and PutMetricData stay in use; they are written
+under one lock, and equal values of one second are one point with a count, so that memory stays flat.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ministack.core.responses import get_account_id, get_region
-from ministack.services import cloudwatch
+from ministack.core.responses import get_account_id, get_region, request_scope
+from ministack.services import cloudwatch, sqs
 
 from local.aws import clock, metric_math
 from local.aws.metric_math import Series
@@ -21,13 +21,12 @@ from local.aws.metric_math import Series
 Dimensions = Mapping[str, str]
 Key = tuple[str, str, str]
 # Embedded metric format specification, limits.
+QUEUE_PERIOD = 60.0  # seconds
 EMF_METRICS, EMF_DIMENSIONS, EMF_VALUES = 100, 30, 100
-_PROPERTY = re.compile(r"\$\{(LABEL|PROP\('([^']+)'\))\}")
-_SEARCH = re.compile(r"\{\s*([^}]+?)\s*\}\s*(.*)", re.DOTALL)
-_TOKEN = re.compile(r'(?:([\w.]+)\s*=\s*)?(?:"([^"]*)"|([\w./-]+))')
 
 _lock = threading.Lock()
 _points: dict[tuple[str, str, Key], dict[tuple[int, float, str], dict[str, Any]]] = {}
+_queues: dict[str, tuple[int, float]] = {}
 _listeners: list[Callable[[], None]] = []
 
 
@@ -110,8 +109,21 @@ def _store(
         listener()
 
 
+def record_queues() -> None:
+    """Store AWS/SQS ApproximateNumberOfMessagesVisible of each queue when it changed, and each minute."""
+    now = clock.now()
+    for (account, region, _), queue in list(sqs._queues.all_items()):
+        visible = sum(message["visible_at"] <= time.time() for message in list(queue["messages"]))
+        known = _queues.get(queue["name"])
+        if known is None or known[0] != visible or now - known[1] >= QUEUE_PERIOD:
+            _queues[queue["name"]] = (visible, now)
+            with request_scope(account, region):
+                name = {"QueueName": queue["name"]}
+                record("AWS/SQS", "ApproximateNumberOfMessagesVisible", visible, "Count", name)
+
+
 def series(metric: Mapping[str, Any], period: int, statistic: str, start: float, end: float) -> Series:
-    """Return a metric's statistic per period; a metric is one namespace, one name, and exactly its dimensions."""
+    """Return a statistic per period of one metric: its namespace, its name, and exactly its dimensions."""
     dimensions = {d["Name"]: d["Value"] for d in metric.get("Dimensions") or []}
     key = (metric.get("Namespace"), metric.get("MetricName"), cloudwatch._dims_key(dimensions))
     with _lock:
@@ -128,36 +140,8 @@ def series(metric: Mapping[str, Any], period: int, statistic: str, start: float,
     return found
 
 
-def search(expression: str) -> list[dict[str, Any]]:
-    """Return the metrics that a SEARCH expression names: ``{Namespace,Dim,…} term Name="value" …``.
-
-    Raises
-    ------
-    ValueError
-        For boolean operators and parentheses, which are not served here.
-    """
-    parsed = _SEARCH.fullmatch(expression.strip())
-    if not parsed or re.search(r"\b(OR|NOT)\b|[()]", parsed[2]):
-        raise ValueError(f"local AWS: this SEARCH form is not supported: {expression}")
-    namespace, *names = [part.strip().strip('"') for part in parsed[1].split(",")]
-    wanted = [(t[1], t[2] if t[2] is not None else t[3]) for t in _TOKEN.finditer(parsed[2]) if t[3] != "AND"]
-    found: list[dict[str, Any]] = []
-    with _lock:
-        metrics = [(key, points[0]["Dimensions"]) for key, points in cloudwatch._metrics.items() if points]
-    for (space, name, _), dimensions in sorted(metrics, key=lambda entry: entry[0]):
-        known = {"MetricName": name, **dimensions}
-        if space != namespace or set(names) != set(dimensions):
-            continue
-        if all(known.get(field) == text if field else text in known.values() for field, text in wanted):
-            pairs = [{"Name": key, "Value": value} for key, value in dimensions.items()]
-            found.append({"Namespace": space, "MetricName": name, "Dimensions": pairs})
-    return found
-
-
-def evaluate(
-    queries: Sequence[Mapping[str, Any]], start: float, end: float
-) -> dict[str, list[tuple[str, Series]]]:
-    """Answer GetMetricData queries: for each id, its labelled series (several for SEARCH and arrays).
+def evaluate(queries: Sequence[Mapping[str, Any]], start: float, end: float) -> dict[str, Series]:
+    """Answer GetMetricData queries: the series of each id.
 
     Raises
     ------
@@ -165,56 +149,27 @@ def evaluate(
         For an expression that is malformed or uses what is not served here.
     """
     by_id = {query["Id"]: query for query in queries}
-    periods = [int(q["MetricStat"]["Period"]) for q in queries if q.get("MetricStat")]
-    period = max(periods or [int(q.get("Period") or 60) for q in queries])
+    period = max(period_of(query) for query in queries)
     grid = range(int(start // period) * period, int(-(-end // period)) * period, period)
-    answers: dict[str, metric_math.Value] = {}
-    labels: dict[str, list[str]] = {}
-    sought: list[dict[str, Any]] = []  # what the SEARCH of the expression at hand found: its labels
+    answers: dict[str, Series] = {}
 
-    def lookup(name: str) -> metric_math.Value:
+    def lookup(name: str) -> Series:
         if name not in by_id:
             raise ValueError(f"the expression names an unknown id: {name}")
         if name not in answers:
-            query = by_id[name]
-            if query.get("MetricStat"):
-                stat = query["MetricStat"]
-                labels[name] = [_label(query.get("Label"), stat["Metric"])]
+            query, stat = by_id[name], by_id[name].get("MetricStat")
+            if stat:
                 answers[name] = series(stat["Metric"], int(stat["Period"]), stat["Stat"], start, end)
             else:
-                every = [key for key, other in by_id.items() if other.get("MetricStat")]
-                context = metric_math.Context(grid, period, lookup, every, find)
-                sought.clear()
-                answers[name] = metric_math.evaluate(query["Expression"], context)
-                labels[name] = [_label(query.get("Label"), metric) for metric in sought]
+                answers[name] = metric_math.evaluate(query["Expression"], lookup, grid)
         return answers[name]
 
-    def find(expression: str, statistic: str, seconds: int) -> list[Series]:
-        sought[:] = search(expression)
-        return [series(metric, seconds, statistic, start, end) for metric in sought]
-
-    results: dict[str, list[tuple[str, Series]]] = {}
-    for query in queries:
-        value = lookup(query["Id"])
-        if isinstance(value, list):
-            fallback = [f"{query.get('Label') or query['Id']} {i + 1}" for i in range(len(value))]
-            names = labels[query["Id"]] if len(labels[query["Id"]]) == len(value) else fallback
-            results[query["Id"]] = list(zip(names, value, strict=True))
-        elif isinstance(value, dict):
-            name = labels[query["Id"]][0] if query.get("MetricStat") else query.get("Label") or query["Id"]
-            results[query["Id"]] = [(name, value)]
-        else:
-            results[query["Id"]] = [(query.get("Label") or query["Id"], dict.fromkeys(grid, float(value)))]
-    return results
+    return {query["Id"]: lookup(query["Id"]) for query in queries}
 
 
-def _label(template: str | None, metric: Mapping[str, Any]) -> str:
-    dimensions = {f"Dim.{d['Name']}": d["Value"] for d in metric.get("Dimensions") or []}
-    known = {"MetricName": metric["MetricName"], "Namespace": metric["Namespace"], **dimensions}
-    default = " ".join([*dimensions.values(), metric["MetricName"]]) if dimensions else metric["MetricName"]
-    if not template:
-        return str(default)
-    return _PROPERTY.sub(lambda found: str(known.get(found[2], "") if found[2] else default), template)
+def period_of(query: Mapping[str, Any]) -> int:
+    """Return a query's period in seconds."""
+    return int(query.get("Period") or (query.get("MetricStat") or {}).get("Period") or 60)
 
 
 def install() -> None:
@@ -232,18 +187,22 @@ def install() -> None:
         except (ValueError, KeyError) as error:
             return cloudwatch._error("ValidationError", f"Error in expression: {error}", 400, use_json=True)
         newest_first = data.get("ScanBy", "TimestampDescending") == "TimestampDescending"
-        results = [
-            {
-                "Id": query["Id"],
-                "Label": label,
-                "StatusCode": "Complete",
-                "Timestamps": [cloudwatch._ts_iso(at) for at in sorted(values, reverse=newest_first)],
-                "Values": [values[at] for at in sorted(values, reverse=newest_first)],
-            }
-            for query in queries
-            if query.get("ReturnData", True)
-            for label, values in answers[query["Id"]]
-        ]
+        results = []
+        for query in queries:
+            if query.get("ReturnData", True):
+                values = answers[query["Id"]]
+                times = sorted(values, reverse=newest_first)
+                stat = query.get("MetricStat")
+                results.append(
+                    {
+                        "Id": query["Id"],
+                        "Label": query.get("Label")
+                        or (stat["Metric"]["MetricName"] if stat else query["Id"]),
+                        "StatusCode": "Complete",
+                        "Timestamps": [cloudwatch._ts_iso(at) for at in times],
+                        "Values": [values[at] for at in times],
+                    }
+                )
         return cloudwatch._json_ok({"MetricDataResults": results})
 
     def get_metric_statistics(params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool = False) -> Any:

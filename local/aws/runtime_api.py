@@ -1,8 +1,8 @@
 """One Lambda execution environment: a process of AWS's runtime interface client, served a Runtime API.
 
-Nothing runs between invocations: the thread that invokes drives the sockets and the pipe itself, so there is
-no reader that could be late. Whatever the function wrote before it posted its response is in the pipe when the
-response arrives, and is read to the end before the invocation is over.
+Nothing runs between invocations: the thread that invokes drives the sockets and the pipe itself, so there
+is no reader that could be late. Whatever the function wrote before it posted its response is in the pipe
+when the response arrives, and is read to the end before the invocation is over.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ class Environment:
         self.log_stream = log_stream
         self.idle_since = time.monotonic()
         self._memory = memory_mb * MEGABYTE
+        self._peak = 0
         self._splitter = LineSplitter()
         self._lines: list[LogLine] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4)
@@ -213,7 +214,7 @@ class Environment:
         return outcome
 
     def invoke(self, request_id: str, arn: str, event: bytes, seconds: float) -> Outcome:
-        """Hand over one event and wait for its end: a response, an error, the deadline, or the process's end."""
+        """Hand over one event, and wait for the answer, the deadline or the end of the process."""
         started = time.monotonic()
         while self._parked is None:
             if not self.alive or time.monotonic() - started > INIT_SECONDS:
@@ -255,8 +256,8 @@ class Environment:
 
     def peak_memory_mb(self) -> int:
         """Return the largest resident size so far, at most the function's memory."""
-        peak = min(_memory(self._process.pid, "VmHWM"), self._memory)
-        return max(1, -(-peak // MEGABYTE))
+        self._peak = max(self._peak, _memory(self._process.pid, "VmHWM"))
+        return -(-min(self._peak, self._memory) // MEGABYTE)
 
     def _until(self, started: float, limit: float, *, init: bool) -> Outcome:
         while True:
@@ -276,7 +277,9 @@ class Environment:
                 return Outcome(
                     "timeout", b"", limit, "Sandbox.Timedout", f"Task timed out after {limit:.2f} seconds"
                 )
-            if _memory(self._process.pid, "VmRSS") > self._memory:
+            held = _memory(self._process.pid, "VmRSS")
+            self._peak = max(self._peak, held)
+            if held > self._memory:
                 self._end_by_kill()
                 text = "Runtime exited with error: signal: killed"
                 return Outcome("failure", b"", seconds, "Runtime.OutOfMemory", text)

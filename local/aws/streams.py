@@ -1,4 +1,4 @@
-"""DynamoDB streams into functions: partial batch failures, bisection, retries, age, and the failure destination."""
+"""DynamoDB streams into functions: partial batch failures, bisection, retries, the failure destination."""
 
 from __future__ import annotations
 

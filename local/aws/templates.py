@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ministack.services import cloudwatch, dynamodb, lambda_svc
+from ministack.services import dynamodb, lambda_svc
 from ministack.services.cloudformation import provisioners
 
 from local.aws import alarms
@@ -82,27 +82,11 @@ def _extend(
     provisioners._RESOURCE_HANDLERS[kind] = {**stock, "create": create, "update": update}
 
 
-def _create_composite(logical_id: str, properties: Properties, stack: str) -> tuple[str, dict[str, str]]:
-    name = properties.get("AlarmName") or provisioners._physical_name(stack, logical_id)
-    answer = cloudwatch._put_composite_alarm({}, {**properties, "AlarmName": name}, False, True)
-    if answer[0] >= 400:
-        raise ValueError(f"AWS::CloudWatch::CompositeAlarm: {answer[2]!r}")
-    return name, {"Arn": cloudwatch._composite_alarms[name]["AlarmArn"]}
-
-
-def _delete_composite(physical_id: str, _properties: Properties) -> None:
-    cloudwatch._composite_alarms.pop(physical_id, None)
-
-
 def install() -> None:
     """Extend MiniStack's resource handlers."""
     _extend("AWS::DynamoDB::GlobalTable", _table)
     _extend("AWS::DynamoDB::Table", _table)
     _extend("AWS::Lambda::Function", _function, _check_function)
-    provisioners._RESOURCE_HANDLERS["AWS::CloudWatch::CompositeAlarm"] = {
-        "create": _create_composite,
-        "delete": _delete_composite,
-    }
     stock_alarm = provisioners._cw_metric_alarm_record
 
     def alarm_record(name: str, properties: Properties) -> Any:
