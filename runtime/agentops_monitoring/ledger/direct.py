@@ -26,9 +26,7 @@ def line_writer(settings: Settings) -> Callable[[Sequence[str], float], None]:
     def write(lines: Sequence[str], deadline: float) -> None:
         name = settings.log_stream or f"direct/{platform.node()}/{os.getpid()}"
         for reject in writer.write_lines(lines, name, deadline=deadline).rejects:
-            print(
-                f"agentops_monitoring: the ledger refuses a line: {reject.reason}: {reject.source.message[:200]}",
-                file=sys.stderr,
-            )
+            line = reject.source.message[:200]
+            print(f"agentops_monitoring: not for the ledger: {reject.reason}: {line}", file=sys.stderr)
 
     return write

@@ -120,7 +120,8 @@ class LedgerWriter:
         Raises
         ------
         LedgerBusy
-            Conflicts or throttles persisted, or time ran out. What was committed stays so; write the whole batch again.
+            Conflicts or throttles persisted, or time ran out. What was committed stays so; write the whole
+            batch again.
         botocore.exceptions.ClientError
             The tables refuse, as when they are missing or permissions are.
         """
