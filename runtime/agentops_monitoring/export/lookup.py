@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.export.backend import DeliveryError
 from agentops_monitoring.export.stream import Item, text_of
+from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.schema import Tables
 
 Key: TypeAlias = tuple[str, str]
@@ -64,7 +65,7 @@ class Lookup:
             item = {**rest, **{name: decision[name] for name in _DATA if name in decision}}
         if "data_parts" not in item:
             return item
-        pieces = self._pieces(owner)
+        pieces = PartStore(self._client, self._tables.ledger).pieces(owner)
         # Without all of them the item stays as it is, and is told as one that cannot be read.
         whole = len(pieces) == int(item["data_parts"]["N"])
         return {**item, "data_z": {"B": b"".join(pieces)}} if whole else item
@@ -95,20 +96,6 @@ class Lookup:
                 return items
         raise DeliveryError(f"{self._tables.decisions} left keys unread {_ATTEMPTS} times")
 
-    def _pieces(self, owner: str) -> list[bytes]:
-        pages = self._client.get_paginator("query").paginate(
-            TableName=self._tables.ledger,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"DATA#{owner}"}},
-            ConsistentRead=True,
-        )
-        pieces = {int(item["sk"]["S"]): _binary(item) for page in pages for item in page["Items"]}
-        return [pieces[index] for index in sorted(pieces)]
-
 
 def _key(item: Item) -> Key:
     return text_of(item, "pk") or "", text_of(item, "sk") or ""
-
-
-def _binary(item: Item) -> bytes:
-    return next(bytes(value["B"]) for value in item.values() if "B" in value)

@@ -15,6 +15,7 @@ from agentops_monitoring.export.backend import DeliveryError
 from agentops_monitoring.export.lookup import Lookup
 from agentops_monitoring.export.spans import MalformedEvent
 from agentops_monitoring.export.stream import Item, event_of, inserted
+from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import pack
 from agentops_monitoring.ledger.schema import Tables
 from tests.unit.export.factory import CHAIN, image, item, record
@@ -57,9 +58,7 @@ def store(client: Any, number: int, data: dict[str, Any]) -> None:
 
 
 def store_pieces(client: Any, owner: str, pieces: list[bytes]) -> None:
-    for index, piece in enumerate(pieces):
-        key = {"pk": {"S": f"DATA#{owner}"}, "sk": {"S": str(index)}}
-        client.put_item(TableName=TABLES.ledger, Item={**key, "data": {"B": piece}})
+    PartStore(client, TABLES.ledger).put_pieces((owner, piece) for piece in pieces)
 
 
 def large() -> dict[str, Any]:
