@@ -19,6 +19,7 @@ from constructs import Construct
 from . import bundling
 from .roles import READ_ITEMS, WRITE_ITEMS, allow, allow_items, function_role
 
+PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export")
 # Of both event tables; the ledger is read by key alone.
 INDEXES = ("gsi1", "gsi2")
 
