@@ -1,4 +1,4 @@
-"""Lines straight to the ledger, where nobody reads stdout: in containers, on laptops, in bare Lambda functions."""
+"""Lines straight to the ledger, where nobody reads stdout: containers, laptops, bare Lambda functions."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def direct_transport(settings: Settings) -> Transport:
 class BackgroundWriter:
     """Queues lines and writes them in batches from a thread of its own.
 
-    A full queue drops the newest event and counts it: an agent must not wait for a table. What cannot be written
-    is tried again with the next batch.
+    A full queue drops the newest event and counts it: an agent must not wait for a table. What cannot be
+    written is tried again with the next batch.
     """
 
     def __init__(self, write: Write, *, max_queued: int = MAX_QUEUED) -> None:
@@ -121,7 +121,9 @@ class BackgroundWriter:
                     self._report(f"{len(batch)} events were not written: {type(error).__name__}: {error}")
                     self.lost += len(batch)
                     break
-                time.sleep(pause)
+                # A process that ends cannot wait for the next try's turn.
+                if self._urgent.wait(pause):
+                    time.sleep(0.1)
                 pause = min(pause * 2, 30.0)
             else:
                 break
@@ -136,8 +138,8 @@ class BackgroundWriter:
 class WriteThrough:
     """In Lambda: the line goes to stdout, and to the ledger before the call returns, within a bounded time.
 
-    A frozen process runs no background thread, hence through. What fails is tried again with the next event, and
-    said once in the log; the line on stdout remains in any case.
+    A frozen process runs no background thread, hence through. What fails is tried again with the next
+    event, and said once in the log; the line on stdout remains in any case.
     """
 
     def __init__(self, write: Write, *, seconds: float = THROUGH_SECONDS) -> None:
@@ -172,7 +174,7 @@ class WriteThrough:
         except Exception as error:  # noqa: BLE001 - never into the agent
             self._closed_until = time.monotonic() + _CLOSED_RETRY_SECONDS
             print(
-                f"agentops_monitoring: {len(self._waiting)} lines wait for the ledger: {type(error).__name__}",
+                f"agentops_monitoring: {len(self._waiting)} lines wait to be written: {type(error).__name__}",
                 file=sys.stderr,
             )
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
 from enum import Enum
 from typing import Any
 
@@ -18,7 +18,21 @@ from agentops_monitoring.redaction import CLEAN, REDACTED, SECRET, verdict
 MAX_DEPTH = 100
 """Levels of nesting that are rendered: readers in other languages stop not far above."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+def _default(value: object) -> object:
+    raise TypeError(type(value).__name__)
+
+
+def _encoder() -> Callable[[object], str]:
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # another Python than CPython
+        return json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+    # JSONEncoder makes this anew for each call, which takes as long as encoding a small event.
+    chunks = make(None, _default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = _encoder()
 
 
 def encode(value: object, *, redact: bool = True) -> str:

@@ -57,7 +57,7 @@ class Workflow:
 
     def __init__(self, workflow_id: str | None) -> None:
         self._id = (
-            identity.new_span_id() + identity.new_span_id() if workflow_id is None else str(workflow_id)
+            str(workflow_id or identity.new_span_id() + identity.new_span_id())
         )
 
     def __enter__(self) -> TraceContext:

@@ -57,7 +57,11 @@ def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tup
 
 def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
     # An object's own __call__ is a method, which passes its function's attributes on.
-    code = getattr(handler, "__code__", None) or getattr(handler.__call__, "__code__", None)
+    code = getattr(handler, "__code__", None) or getattr(
+        getattr(handler, "__call__", None),  # noqa: B004
+        "__code__",
+        None,
+    )
     return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
 
 

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from agentops_monitoring import AgentOpsMonitor, instrument
+
+from .aws_server import Aws, frame
+
+MODEL = "us.anthropic.claude-sonnet-4-20250514-v1:0"
+CONVERSE = {
+    "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+    "stopReason": "end_turn",
+    "usage": {
+        "inputTokens": 11, "outputTokens": 12, "totalTokens": 63,
+        "cacheReadInputTokens": 20, "cacheWriteInputTokens": 20,
+    },
+    "metrics": {"latencyMs": 5},
+}  # fmt: skip
+MESSAGES: list[Any] = [{"role": "user", "content": [{"text": "hello"}]}]
+
+
+@pytest.fixture()
+def bedrock(aws: Aws, in_lambda: None) -> Any:
+    instrument.install()
+    return boto3.session.Session().client("bedrock-runtime")
+
+
+def tokens(event: dict[str, Any]) -> tuple[Any, ...]:
+    data = event["data"]
+    return (
+        data["gen_ai.usage.input_tokens"],
+        data["gen_ai.usage.output_tokens"],
+        data["gen_ai.usage.cache_read.input_tokens"],
+        data["gen_ai.usage.cache_creation.input_tokens"],
+    )
+
+
+def test_converse(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    aws.answer(CONVERSE)
+    answer = bedrock.converse(modelId=MODEL, messages=MESSAGES)
+    assert answer["output"] == CONVERSE["output"]
+    (event,) = recorded()
+    assert event["agent"] == "engineer"
+    assert event["data"]["gen_ai.request.model"] == MODEL
+    assert event["data"]["gen_ai.provider.name"] == "aws.bedrock"
+    assert event["data"]["gen_ai.response.id"] == answer["ResponseMetadata"]["RequestId"]
+    assert event["data"]["source"] == "auto"
+    assert event["data"]["region"] == "us-east-1"
+    assert event["data"]["duration_ms"] > 0
+    assert tokens(event) == (11, 12, 20, 20)
+    assert float(event["data"]["cost_usd"]) > 0
+
+
+def test_an_hours_cache_and_a_tier(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    usage = {**CONVERSE["usage"], "cacheDetails": [{"inputTokens": 15, "ttl": "1h"}, {"inputTokens": 5, "ttl": "5m"}]}
+    aws.answer({**CONVERSE, "usage": usage, "serviceTier": {"type": "priority"}})
+    bedrock.converse(modelId=MODEL, messages=MESSAGES)
+    (event,) = recorded()
+    assert tokens(event) == (11, 12, 20, 5)
+    assert event["data"]["cache_creation_1h.input_tokens"] == 15
+    assert event["data"]["tier"] == "priority"
+
+
+def test_a_call_that_fails_is_no_usage(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    aws.answer({"message": "slow down"}, status=429, **{"x-amzn-ErrorType": "ThrottlingException"})
+    with pytest.raises(bedrock.exceptions.ThrottlingException):
+        bedrock.converse(modelId=MODEL, messages=MESSAGES)
+    assert recorded() == []
+
+
+def test_what_is_also_reported_by_hand_counts_once(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    monitor = AgentOpsMonitor()
+    for _ in range(2):
+        aws.answer(CONVERSE)
+        answer = bedrock.converse(modelId=MODEL, messages=MESSAGES)
+    by_response = monitor.track_llm_usage(model="claude-sonnet-4", response=answer)
+    by_tokens = monitor.track_llm_usage(
+        model=MODEL, input_tokens=11, output_tokens=12, cache_read_tokens=20, cache_write_tokens=20
+    )
+    assert by_response is not None
+    assert by_tokens is not None
+    assert len(recorded()) == 2
+    monitor.track_llm_usage(
+        model=MODEL, input_tokens=11, output_tokens=12, cache_read_tokens=20, cache_write_tokens=20
+    )
+    assert len(recorded()) == 3
+
+
+CONVERSE_STREAM = b"".join(
+    frame(name, json.dumps(payload).encode())
+    for name, payload in (
+        ("messageStart", {"role": "assistant"}),
+        ("contentBlockDelta", {"delta": {"text": "hi"}, "contentBlockIndex": 0}),
+        ("messageStop", {"stopReason": "end_turn"}),
+        ("metadata", {"usage": CONVERSE["usage"], "metrics": {"latencyMs": 5}}),
+    )
+)
+
+
+def test_converse_stream(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    aws.answer(CONVERSE_STREAM)
+    answer = bedrock.converse_stream(modelId=MODEL, messages=MESSAGES)
+    assert recorded() == []
+    events = list(answer["stream"])
+    assert [next(iter(event)) for event in events] == [
+        "messageStart", "contentBlockDelta", "messageStop", "metadata",
+    ]  # fmt: skip
+    answer["stream"].close()
+    (event,) = recorded()
+    assert tokens(event) == (11, 12, 20, 20)
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "break"])
+def test_a_stream_that_is_not_read_to_its_end_is_unpriced(
+    how: str, aws: Aws, bedrock: Any, recorded: Any
+) -> None:
+    aws.answer(CONVERSE_STREAM)
+    answer = bedrock.converse_stream(modelId=MODEL, messages=MESSAGES)
+    if how == "break":
+        for _ in answer["stream"]:
+            break
+    if how != "drop":
+        answer["stream"].close()
+    del answer
+    (event,) = recorded()
+    assert tokens(event) == (None, None, None, None)
+    assert event["data"]["cost_usd"] is None
+    assert event["problems"]
+
+
+BODIES: list[tuple[str, Any, dict[str, str], tuple[int, ...]]] = [
+    (
+        "anthropic.claude-3-haiku-20240307-v1:0",
+        {
+            "id": "msg_1",
+            "usage": {
+                "input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 4,
+            },
+        },
+        {},
+        (1, 2, 3, 4),
+    ),
+    (
+        "amazon.nova-lite-v1:0",
+        {"usage": {"inputTokens": 1, "outputTokens": 2, "cacheReadInputTokenCount": 3, "cacheWriteInputTokenCount": 4}},
+        {},
+        (1, 2, 3, 4),
+    ),
+    (
+        "openai.gpt-oss-120b-1:0",
+        {"usage": {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}},
+        {},
+        (7, 2, 3, 0),
+    ),
+    (
+        "meta.llama3-8b-instruct-v1:0",
+        {"generation": "x"},
+        {"X-Amzn-Bedrock-Input-Token-Count": "5", "X-Amzn-Bedrock-Output-Token-Count": "6"},
+        (5, 6, 0, 0),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "body", "headers", "expected"), BODIES, ids=[each[0] for each in BODIES])
+def test_invoke_model(
+    model: str, body: Any, headers: dict[str, str], expected: tuple[int, ...], aws: Aws, bedrock: Any, recorded: Any
+) -> None:
+    aws.answer(body, **headers)
+    answer = bedrock.invoke_model(modelId=model, body="{}")
+    assert json.loads(answer["body"].read()) == body
+    (event,) = recorded()
+    assert tokens(event) == expected
+
+
+@pytest.mark.parametrize("body", [{}, [], "x", {"usage": None}, {"usage": {"input_tokens": "many"}}])
+def test_bodies_of_unknown_shape_reach_the_agent(body: Any, aws: Aws, bedrock: Any, recorded: Any) -> None:
+    aws.answer(body)
+    assert json.loads(bedrock.invoke_model(modelId="x.y", body="{}")["body"].read()) == body
+    assert [event["data"]["cost_usd"] for event in recorded()] in ([None], [])
+
+
+def test_invoke_model_with_a_response_stream(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    from base64 import b64encode
+
+    pieces: list[Any] = [
+        {"type": "message_start", "message": {"id": "msg_7", "usage": {
+            "input_tokens": 9, "output_tokens": 1, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 0}}},
+        {"type": "content_block_delta", "delta": {"text": "the word \"usage\""}},
+        {"type": "message_delta", "usage": {"output_tokens": 33}},
+        {"type": "message_stop", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 9, "outputTokenCount": 33}},
+    ]  # fmt: skip
+    aws.answer(
+        b"".join(
+            frame("chunk", json.dumps({"bytes": b64encode(json.dumps(piece).encode()).decode()}).encode())
+            for piece in pieces
+        )
+    )
+    answer = bedrock.invoke_model_with_response_stream(modelId=MODEL, body="{}")
+    assert [json.loads(event["chunk"]["bytes"]) for event in answer["body"]] == pieces
+    (event,) = recorded()
+    assert tokens(event) == (9, 33, 4, 0)
+    assert event["data"]["gen_ai.response.id"] == "msg_7"
+
+
+def test_hooks_come_off(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    instrument.uninstall()
+    for client in (bedrock, boto3.session.Session().client("bedrock-runtime")):
+        aws.answer(CONVERSE)
+        client.converse(modelId=MODEL, messages=MESSAGES)
+    assert recorded() == []
+
+
+@pytest.mark.parametrize("when", ["before", "after", "twice"])
+def test_each_order_of_imports_counts_once(when: str, aws: Aws) -> None:
+    install = "from agentops_monitoring import instrument; instrument.install()\n"
+    code = {
+        "before": "{}import boto3\nassert not any('Finder' == type(f).__name__ for f in __import__('sys').meta_path)\n",
+        "after": "import boto3; boto3.client('bedrock-runtime')\n{}",
+        "twice": "{0}import boto3\n{0}instrument.uninstall(); {0}",
+    }[when].format(install)
+    code += (
+        f"client = boto3.client('bedrock-runtime')\n"
+        f"client.converse(modelId={MODEL!r}, messages={MESSAGES!r})\n"
+    )
+    aws.answer(CONVERSE)
+    runtime = Path(__file__).parents[3] / "runtime"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(runtime), "AGENTOPS_TRANSPORT": "stdout"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert answer.stdout.count("agentops.event") == 1
