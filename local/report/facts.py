@@ -37,10 +37,10 @@ class Facts:
     flows: list[Flow]
     llm_usd: Decimal
     compute_usd: Decimal
-    workflows: int
     completed: int
     failed: int
     events: int
+    workflows: int = 0
     alarms: list[dict[str, str]] = field(default_factory=list)
     mails: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)

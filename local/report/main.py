@@ -98,6 +98,7 @@ def build_report(
     span = _span(lines, time.time())
     tables = ledger.tables_of(environment)
     facts = ledger.collect(client("dynamodb"), tables, environment, span)
+    facts.workflows = len(lines.traces)
     facts.alarms = boards.read_alarms(client("cloudwatch"))
     facts.mails = read_mails(mail_url or endpoint or os.environ.get("AWS_ENDPOINT_URL"))
     facts.checks = recount.compare(
@@ -108,6 +109,7 @@ def build_report(
         ledger_compute_usd=facts.compute_usd,
         calls=recount.json_lines(model_log),
         spans=recount.json_lines(agentops_log),
+        region=client("logs").meta.region_name,
     )
     painter = boards.Painter(client, span)
     drawn = [painter.board(name) for name in boards.names(client("cloudwatch"), environment)]

@@ -154,7 +154,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def model_cost(calls: Iterable[Mapping[str, Any]]) -> tuple[Decimal, int]:
+def model_cost(calls: Iterable[Mapping[str, Any]], region: str) -> tuple[Decimal, int]:
     """USD of the model server's own record of its calls, and how many of them have no price."""
     total, unpriced = Decimal(0), 0
     for call in calls:
@@ -165,7 +165,7 @@ def model_cost(calls: Iterable[Mapping[str, Any]]) -> tuple[Decimal, int]:
             cache_write_tokens=int(call.get("cache_write_tokens") or 0),
         )
         at = datetime.fromisoformat(call["at"]) if call.get("at") else None
-        cost = llm_cost(str(call["model"]), usage, at=at)
+        cost = llm_cost(str(call["model"]), usage, at=at, region=region)
         unpriced += cost is None
         total += cost or 0
     return total, unpriced
@@ -197,11 +197,12 @@ def compare(
     ledger_compute_usd: Decimal,
     calls: list[dict[str, Any]],
     spans: list[dict[str, Any]],
+    region: str,
 ) -> list[Check]:
     """Hold what the lines, the model server and AgentOps say against what the tables and the ledger hold."""
     written, kept = set(lines.events), set(stored)
     decided = {key for key, event in lines.events.items() if event.get("type") == "decision_made"}
-    llm_usd, unpriced = model_cost(calls)
+    llm_usd, unpriced = model_cost(calls, region)
     compute_usd = sum(lines.compute_usd.values(), Decimal(0))
     ids: dict[str, set[str]] = {}
     for span in spans:

@@ -160,6 +160,12 @@ class LedgerReader:
             found += [self._plain(item, decision=True) for item in answer["Items"]]
         return sorted(found, key=lambda each: str(each["at"]), reverse=True)[:limit]
 
+    def decision(self, workflow_id: str, sk: str) -> dict[str, Any] | None:
+        """Return one decision with its full chain by its keys; None when there is none."""
+        key = {"pk": {"S": schema.workflow_pk(workflow_id)}, "sk": {"S": sk}}
+        item = self._client.get_item(TableName=self._tables.decisions, Key=key).get("Item")
+        return None if item is None else self._plain(item, decision=True)
+
     def _hours(self, start: datetime, end: datetime) -> dict[datetime, rollup.Increments]:
         hour, wanted = _start_of_hour(start), []
         while hour < end:

@@ -1,0 +1,188 @@
+"""Lambda entry point of the dashboards' custom widgets: the ledger and the decisions, drawn as HTML.
+
+CloudWatch calls it with the widget's own parameters and a ``widgetContext``, and shows the HTML that it
+returns. ``{"describe": true}`` asks for its documentation, in Markdown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from agentops_monitoring.ledger.reader import LedgerReader, Rollups, Totals
+from agentops_monitoring.views.flow import AgentNode, Flow, render_flow
+from agentops_monitoring.views.svg import esc
+from agentops_monitoring.views.tables import (
+    Decision,
+    Driver,
+    render_cost_drivers,
+    render_decision,
+    render_decisions,
+)
+
+DOCUMENTATION = """\
+## AgentOps widgets
+
+Draws what the ledger of one environment holds, for the time that the dashboard shows (the last 7 days of it).
+
+| parameter | meaning |
+|---|---|
+| `widget` | `flow`: agents and their messages; `decisions`: the latest, each with its reasoning; \
+`cost_drivers`: what costs most, and what could be done |
+| `environment` | the environment it was deployed for |
+| `limit` | how many decisions to list (10) |
+
+```yaml
+widget: flow
+environment: production
+```
+"""
+
+MAX_HOURS = 7 * 24
+"""A window costs (hours × shards) requests to the ledger; a week stays well below a second."""
+DRIVERS_PER_KIND = 5
+
+
+@lru_cache(maxsize=1)
+def _reader() -> LedgerReader:
+    return LedgerReader.from_environment()
+
+
+def handler(event: Mapping[str, Any], context: Any) -> str:
+    """Draw the widget that the event names.
+
+    Parameters
+    ----------
+    event : Mapping[str, Any]
+        The widget's parameters and CloudWatch's ``widgetContext``.
+    context : Any
+        Lambda's; its ARN answers the drill-down.
+
+    Returns
+    -------
+    str
+        HTML, or Markdown for ``describe``.
+    """
+    if event.get("describe"):
+        return DOCUMENTATION
+    draw = WIDGETS.get(str(event.get("widget")))
+    if draw is None:
+        return f"<p>widget {esc(event.get('widget'))}: expected one of {', '.join(WIDGETS)}.</p>"
+    deployed = os.environ.get("ENVIRONMENT") or "production"
+    if event.get("environment", deployed) != deployed:
+        return f"<p>This function shows {esc(deployed)}, not {esc(event['environment'])}.</p>"
+    return draw(event, str(getattr(context, "invoked_function_arn", "")))
+
+
+def _window(event: Mapping[str, Any]) -> Rollups:
+    """The hours that the dashboard shows; without a time range the last three, as CloudWatch does."""
+    shown = event.get("widgetContext", {}).get("timeRange", {})
+    shown = {**shown, **shown.get("zoom", {})}
+    end = datetime.fromtimestamp(shown["end"] / 1000, UTC) if "end" in shown else datetime.now(UTC)
+    start = (
+        datetime.fromtimestamp(shown["start"] / 1000, UTC) if "start" in shown else end - timedelta(hours=3)
+    )
+    return _reader().window(max(start, end - timedelta(hours=MAX_HOURS)), end)
+
+
+def _flow(event: Mapping[str, Any], _endpoint: str) -> str:
+    window, context = _window(event), event.get("widgetContext", {})
+    agents = [AgentNode(name, t.events, t.total_cost) for name, t in sorted(window.agents.items())]
+    flows = [
+        Flow(source, target, totals.messages, totals.mean_handoff_ms)
+        for (source, target), totals in window.flows.items()
+        if totals.messages
+    ]
+    return render_flow(
+        agents, flows, width=float(context.get("width") or 900), height=float(context.get("height") or 0)
+    )
+
+
+def _decision_of(stored: Mapping[str, Any]) -> Decision:
+    data = stored.get("data")
+    told: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
+    confidence, chain = told.get("confidence_score"), told.get("reasoning_chain")
+    return Decision(
+        key={"workflow_id": str(stored["workflow_id"]), "sk": str(stored["sk"])},
+        agent=str(stored.get("agent", "")),
+        type=str(told.get("decision_type", "")),
+        at=str(stored.get("at", "")),
+        workflow_id=str(stored["workflow_id"]),
+        confidence=float(confidence) if isinstance(confidence, int | float) else None,
+        chain=chain if isinstance(chain, list) else [],
+        inputs=told.get("inputs"),
+        outputs=told.get("outputs"),
+        alternatives=told.get("alternatives"),
+    )
+
+
+def _decisions(event: Mapping[str, Any], endpoint: str) -> str:
+    found = _reader().latest_decisions(sorted(_window(event).agents), limit=int(event.get("limit", 10)))
+    environment = os.environ.get("ENVIRONMENT") or "production"
+    return render_decisions(
+        [_decision_of(each) for each in found], endpoint=endpoint, environment=environment
+    )
+
+
+def _decision(event: Mapping[str, Any], _endpoint: str) -> str:
+    key = event.get("key", {})
+    found = _reader().decision(str(key.get("workflow_id", "")), str(key.get("sk", "")))
+    return render_decision(_decision_of(found)) if found else "<p>This decision is no longer kept.</p>"
+
+
+def _per_call(totals: Totals) -> dict[str, object]:
+    """What stands behind a cost of model calls."""
+    if not totals.llm_calls:
+        return {}
+    return {
+        "calls": totals.llm_calls,
+        "input tokens a call": round(totals.input_tokens / totals.llm_calls),
+        "output tokens a call": round(totals.output_tokens / totals.llm_calls),
+    }
+
+
+def _drivers(window: Rollups) -> list[Driver]:
+    def top(found: Sequence[Driver]) -> list[Driver]:
+        return sorted((each for each in found if each.usd), key=lambda each: -each.usd)[:DRIVERS_PER_KIND]
+
+    agents = []
+    for name, totals in window.agents.items():
+        evidence = _per_call(totals)
+        if totals.invocations:
+            evidence |= {
+                "invocations": totals.invocations,
+                "billed ms each": totals.billed_ms // totals.invocations,
+            }
+        agents.append(Driver("agent", name, totals.total_cost, evidence))
+    models = [
+        Driver("model", name, totals.llm_cost, _per_call(totals)) for name, totals in window.models.items()
+    ]
+    types = []
+    for name, (events, usd) in window.types.items():
+        each = {"events": events, "USD each": usd / events} if events else {}
+        types.append(Driver("led to", name.replace("_", " "), usd, each))
+    return top(agents) + top(models) + top(types)
+
+
+def _cost_drivers(event: Mapping[str, Any], _endpoint: str) -> str:
+    # Imported here: the other widgets draw without it.
+    from agentops_monitoring.analysis.analyzer import AgentOpsAnalyzer
+
+    window = _window(event)
+    total = window.total.total_cost
+    opportunities: list[Mapping[str, object]] = []
+    if total > Decimal(0):
+        opportunities += AgentOpsAnalyzer().identify_optimization_opportunities()
+    return render_cost_drivers(_drivers(window), opportunities, total_usd=total)
+
+
+WIDGETS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
+    "flow": _flow,
+    "decisions": _decisions,
+    "decision": _decision,
+    "cost_drivers": _cost_drivers,
+}
