@@ -152,6 +152,8 @@ class PlaneFunctions(Construct):
             },
         )  # fmt: skip
         secretsmanager.Secret.from_secret_name_v2(self, "ApiKey", secret_name).grant_read(function)
+        # Reasoning chains, and data too large for one item, are not in the stream.
+        self._grant(function, (plane.decisions_table, plane.ledger_table), READ_ITEMS)
         table = plane.monitoring_table
         stream_arn = table.table_stream_arn
         assert stream_arn is not None
