@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
 
-MODEL_TIMEOUT_SECONDS = 120
+MODEL_TIMEOUT_SECONDS = 60
 SANDBOX_TIMEOUT_SECONDS = 75
 
 
@@ -52,7 +52,7 @@ def functions() -> LambdaClient:
 
 @cache
 def bedrock() -> BedrockRuntimeClient:
-    """Models. Long answers take longer than boto3's usual minute."""
+    """Models. Throttled calls are tried again at once; Lambda's own retry would come a minute later."""
     import boto3
     from botocore.config import Config
 

@@ -83,7 +83,7 @@ def _run(folder: Path, files: Mapping[str, str], seconds: float) -> dict[str, An
         finally:
             _end(process)
         tail = _tail(output, folder)
-    if late or process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+    if late or process.returncode == -signal.SIGXCPU:
         return _no_result("timed_out", f"the tests did not end within {seconds:g} s", tail)
     return _result(answer, files, process.returncode, tail)
 

@@ -53,7 +53,9 @@ class Result(unittest.TestResult):
 def main() -> int:
     """Run the tests; returns the process's exit code."""
     limits, answer = json.loads(sys.argv[1]), Path(sys.argv[2])
-    _limit(resource.RLIMIT_CPU, int(limits["seconds"]) + 1)
+    # A kill comes a second after the signal that says why.
+    seconds = int(limits["seconds"]) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     _limit(resource.RLIMIT_AS, limits["memory"])
     _limit(resource.RLIMIT_FSIZE, limits["file"])
     _limit(resource.RLIMIT_NOFILE, 64)

@@ -60,9 +60,12 @@ def load(function: str) -> Source:
     Raises
     ------
     SourceMissing
-        There is no such folder.
+        There is no such folder, or no source at all.
     """
-    files = _unzip(os.environ["SOURCE_BUCKET"], os.environ["SOURCE_KEY"])
+    bucket, key = os.environ.get("SOURCE_BUCKET"), os.environ.get("SOURCE_KEY")
+    if not bucket or not key:
+        raise SourceMissing("no source is configured (SOURCE_BUCKET, SOURCE_KEY)")
+    files = _unzip(bucket, key)
     folders = {path.partition("/")[0] for path in files if "/" in path}
     fitting = [folder for folder in folders if f"-{_plain(folder)}-" in f"-{_plain(function)}-"]
     if not fitting:
