@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aws_cdk import CfnOutput, Stack
+from aws_cdk import ArnFormat, CfnOutput, Stack
 from aws_cdk import aws_cloudwatch as cw
 from constructs import Construct
 
@@ -48,17 +48,31 @@ class DashboardsStack(Stack):
                 threshold_usd=budget,
             )
             shown.append(cost.alarm)
+            shown += [
+                self._alarm(monitoring.names.alarm(f"{kind}-{member.name}"))
+                for kind in ("LogDelivery", "FailedEvents")
+            ]
         canonical = pricing.resolve(settings.model_id) or settings.model_id
-        for kind in DashboardKind:
+        for board in DashboardKind:
             dashboard = AgentDashboard(
                 self,
-                kind.name.capitalize(),
+                board.name.capitalize(),
                 monitoring=monitoring,
-                kind=kind,
+                kind=board,
                 agents=agents,
                 flows=FLOWS,
                 models=[canonical],
                 alarms=shown,
                 daily_budget_usd=budget,
             )
-            CfnOutput(self, f"{kind.name.capitalize()}DashboardUrl", value=dashboard.url)
+            CfnOutput(self, f"{board.name.capitalize()}DashboardUrl", value=dashboard.url)
+
+    def _alarm(self, name: str) -> cw.IAlarm:
+        """Return an alarm of the agents' stack."""
+        arn = self.format_arn(
+            service="cloudwatch",
+            resource="alarm",
+            resource_name=name,
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        return cw.Alarm.from_alarm_arn(self, name, arn)

@@ -13,6 +13,7 @@ from agentops_monitoring import catalogue
 
 from .monitored_agent import MonitoredAgent
 from .monitoring_plane import PlaneBase
+from .plane_functions import PLANE_FUNCTIONS
 from .validation import TreeValidation
 
 
@@ -67,7 +68,7 @@ class CostAlarm(Construct):
 
 
 class MonitoringAlarms(Construct):
-    """The environment's alarms: cost, failed tests, success rate, collaboration, dead letters.
+    """The environment's alarms: cost, tests, success rate, collaboration, dead letters, the plane itself.
 
     Parameters
     ----------
@@ -127,6 +128,29 @@ class MonitoringAlarms(Construct):
             ),
             threshold=0,
         )  # fmt: skip
+        functions = [monitoring.names.function(name) for name in PLANE_FUNCTIONS]
+        self.plane_errors = _alarm(
+            self, "PlaneErrors", monitoring,
+            about="The monitoring's own functions keep failing; what they show may be late.",
+            metric=cw.MathExpression(
+                expression=" + ".join(f"FILL({name}, 0)" for name in PLANE_FUNCTIONS),
+                using_metrics={
+                    name: cw.Metric(
+                        namespace="AWS/Lambda",
+                        metric_name="Errors",
+                        dimensions_map={"FunctionName": function},
+                        statistic="Sum",
+                        period=five,
+                    )
+                    for name, function in zip(PLANE_FUNCTIONS, functions, strict=True)
+                },
+                label="Errors",
+                period=five,
+            ),
+            threshold=0,
+            # One failure is retried or made up for; the alert is for what stays broken.
+            periods=2,
+        )  # fmt: skip
         TreeValidation.ensure(self)
 
     @property
@@ -138,6 +162,7 @@ class MonitoringAlarms(Construct):
             self.low_success_rate,
             self.collaboration_anomalies,
             self.dead_letters,
+            self.plane_errors,
         ]
 
 
@@ -152,6 +177,7 @@ def _alarm(
     name: str | None = None,
     operator: cw.ComparisonOperator = cw.ComparisonOperator.GREATER_THAN_THRESHOLD,
     missing: cw.TreatMissingData = cw.TreatMissingData.NOT_BREACHING,
+    periods: int = 1,
 ) -> cw.Alarm:
     alarm = cw.Alarm(
         scope,
@@ -161,7 +187,7 @@ def _alarm(
         metric=metric,
         threshold=threshold,
         comparison_operator=operator,
-        evaluation_periods=1,
+        evaluation_periods=periods,
         treat_missing_data=missing,
     )
     alarm.add_alarm_action(cw_actions.SnsAction(monitoring.topic))

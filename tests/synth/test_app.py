@@ -1,0 +1,92 @@
+"""`python app.py` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import constructs
+import pytest
+
+from .conftest import EVERYTHING, NO_BUNDLING
+
+
+def run_app(root: Path, out: Path, **context: str) -> subprocess.CompletedProcess[str]:
+    """Run the app with nothing on PYTHONPATH, and nothing of this process's environment but the PATH."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(out),
+        "CDK_OUTDIR": str(out),
+        "CDK_VALIDATION": "false",
+        "CDK_CONTEXT_JSON": json.dumps({**NO_BUNDLING, **context}),
+    }
+    return subprocess.run(
+        [sys.executable, "app.py"], cwd=root, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_it_synthesizes_with_nothing_on_the_python_path_and_says_what_monitoring_costs(
+    root: Path, tmp_path: Path
+) -> None:
+    started = time.perf_counter()
+    done = run_app(root, tmp_path, environment="staging", **EVERYTHING)
+    seconds = time.perf_counter() - started
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("staging: monitoring costs at most $")
+    stacks = {path.name.removesuffix(".template.json") for path in tmp_path.glob("*.template.json")}
+    assert stacks == {
+        f"AgentOps-{part}-staging" for part in ("Monitoring", "Agents", "Dashboards", "Workload")
+    }
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"environment": "my production"},
+        {"daily_budget_usd": "-5"},
+        {"alert_email": "ops.example.com"},
+    ],
+)
+def test_wrong_context_is_one_line_and_exit_code_1(
+    context: dict[str, str], root: Path, tmp_path: Path
+) -> None:
+    done = run_app(root, tmp_path, **context)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: context ")
+    assert next(iter(context)) in line
+
+
+def test_no_e_mail_address_is_a_warning(root: Path, tmp_path: Path) -> None:
+    done = run_app(root, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    metadata = (tmp_path / "AgentOps-Monitoring-production.metadata.json").read_text()
+    assert "alarms reach nobody" in metadata
+
+
+def test_two_synths_give_the_same_templates(root: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    for out in (first, second):
+        out.mkdir()
+        assert run_app(root, out, environment="staging", **EVERYTHING).returncode == 0
+
+    names = sorted(path.name for path in first.glob("*.template.json"))
+    assert len(names) == 4
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_the_folder_constructs_does_not_shadow_the_package(root: Path) -> None:
+    assert "site-packages" in Path(constructs.__file__ or "").parts
+    assert not (root / "constructs" / "__init__.py").exists()
