@@ -57,6 +57,8 @@ def bounded(call: Callable[[], T], timeout_s: float) -> T:
     DeliveryError
         The time is up.
     """
+    if timeout_s <= 0:
+        raise DeliveryError("no time left")
     outcome: _Outcome[T] = _Outcome()
 
     def run() -> None:
@@ -67,7 +69,7 @@ def bounded(call: Callable[[], T], timeout_s: float) -> T:
 
     thread = threading.Thread(target=run, name="export", daemon=True)
     thread.start()
-    thread.join(max(0.0, timeout_s))
+    thread.join(timeout_s)
     if thread.is_alive():
         raise DeliveryError(f"no answer within {timeout_s:.1f} s")
     if outcome.error is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import pytest
 
@@ -56,28 +56,39 @@ class Run(NamedTuple):
         return [body[name] for body in bodies if name in body]
 
 
-class Decisions(BaseHTTPRequestHandler):
-    """DynamoDB, as much of it as answers for the one decision of `workflow()`."""
+class Aws(BaseHTTPRequestHandler):
+    """As much of AWS as answers for the one decision of `workflow()` and for three secrets."""
+
+    SECRETS: ClassVar = {"plain": KEY, "fields": json.dumps({"AGENTOPS_API_KEY": KEY}), "other": '{"x": "y"}'}
 
     def do_POST(self) -> None:
-        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["RequestItems"]
-        ((table, keys),) = ((name, each["Keys"]) for name, each in wanted.items())
-        data = {"S": json.dumps({"decision_type": "remediation", "reasoning_chain": CHAIN})}
-        items = [{**key, "data": data} for key in keys]
-        body = json.dumps({"Responses": {table: items}, "UnprocessedKeys": {}}).encode()
-        self.send_response(200)
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = 200
+        if self.headers["X-Amz-Target"].endswith("BatchGetItem"):
+            answer = self._decisions(wanted["RequestItems"])
+        elif wanted["SecretId"] in self.SECRETS:
+            answer = {"SecretString": self.SECRETS[wanted["SecretId"]]}
+        else:
+            status, answer = 400, {"__type": "ResourceNotFoundException", "message": "no such secret"}
+        body = json.dumps(answer).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _decisions(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        data = {"S": json.dumps({"decision_type": "remediation", "reasoning_chain": CHAIN})}
+        items = {table: [{**key, "data": data} for key in each["Keys"]] for table, each in wanted.items()}
+        return {"Responses": items, "UnprocessedKeys": {}}
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @pytest.fixture(scope="module")
-def dynamodb() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Decisions) as running:
+def aws() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Aws) as running:
         Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -96,7 +107,7 @@ Runner: TypeAlias = Callable[..., Run]
 
 
 @pytest.fixture
-def run(server: Any, dynamodb: str, tmp_path: Path) -> Runner:
+def run(server: Any, aws: str, tmp_path: Path) -> Runner:
     def start(*batches: list[dict[str, Any]], remaining_ms: int = 30_000, **env: str) -> Run:
         began = time.monotonic()
         done = subprocess.run(
@@ -113,7 +124,7 @@ def run(server: Any, dynamodb: str, tmp_path: Path) -> Runner:
                 "AGENTOPS_API_KEY": KEY,
                 "AGENTOPS_API_ENDPOINT": server.url,
                 "AGENTOPS_EXPORTER_ENDPOINT": f"{server.url}/v1/traces",
-                "AWS_ENDPOINT_URL": dynamodb,
+                "AWS_ENDPOINT_URL": aws,
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_ACCESS_KEY_ID": "testing",
                 "AWS_SECRET_ACCESS_KEY": "testing",
@@ -235,6 +246,18 @@ def test_no_key_is_said(server: Any, run: Runner) -> None:
     assert len(result.failures) == 1
     assert any("AGENTOPS_API_KEY_SECRET" in line for line in result.lines)
     assert server.fake.requests == []
+
+
+@pytest.mark.parametrize("secret", ["plain", "fields"])
+def test_key_comes_from_a_secret(run: Runner, secret: str) -> None:
+    assert run(workflow(), AGENTOPS_API_KEY="", AGENTOPS_API_KEY_SECRET=secret).metric("ExportedSpans") == [6]
+
+
+@pytest.mark.parametrize(("secret", "reason"), [("missing", "no such secret"), ("other", "no API key")])
+def test_useless_secret_is_said(run: Runner, secret: str, reason: str) -> None:
+    result = run(workflow(), AGENTOPS_API_KEY_SECRET=secret)
+    assert len(result.failures) == 1
+    assert any(reason in line for line in result.lines)
 
 
 def test_unreachable_service_is_a_failure(server: Any, run: Runner) -> None:

@@ -13,12 +13,15 @@ from moto import mock_aws
 
 from agentops_monitoring.export.backend import DeliveryError
 from agentops_monitoring.export.lookup import Lookup
-from agentops_monitoring.export.spans import MalformedEvent
+from agentops_monitoring.export.spans import Event, MalformedEvent
 from agentops_monitoring.export.stream import Item, event_of, inserted
+from agentops_monitoring.ledger import events as ledger_events
+from agentops_monitoring.ledger.events import Source, read_event
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import pack
 from agentops_monitoring.ledger.schema import Tables
-from tests.unit.export.factory import CHAIN, image, item, record
+from agentops_monitoring.ledger.transaction import render
+from tests.unit.export.factory import AT, CHAIN, INVOCATION, TRACE, image, item, record, span_id
 
 TABLES = Tables("agent-monitoring", "agent-decisions", "agent-ledger")
 
@@ -106,6 +109,30 @@ def test_missing_piece_is_told_not_waited_for(dynamodb: Any) -> None:
 def test_forgotten_decision_goes_with_what_is_known(dynamodb: Any) -> None:
     whole = Lookup(lambda: dynamodb, TABLES).complete([shown(1)])
     assert event_of(whole[0], "test").data == {"decision_type": "remediation"}
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 2_000_000])
+def test_what_the_ledger_writes_comes_back_whole(dynamodb: Any, size: int) -> None:
+    """Its own rendering of a line, through the stream and back."""
+    data = {"decision_type": "remediation", "reasoning_chain": [{"thought": secrets.token_hex(size)}]}
+    line = {
+        "agentops.event": {
+            "v": 1, "id": "nonce-1", "type": "decision_made", "agent": "manager", "at": AT, "seq": 4,
+            "workflow_id": "order 7", "trace_id": TRACE, "span_id": span_id(1), "parent_id": INVOCATION,
+            "request_id": "r-1", "data": data,
+        }
+    }  # fmt: skip
+    event = read_event(line, Source("log-1", 0, json.dumps(line)))
+    assert isinstance(event, ledger_events.Event)
+    written = render(event, TABLES, 0.0)
+    PartStore(dynamodb, TABLES.ledger).put_pieces(written.pieces)
+    dynamodb.transact_write_items(TransactItems=written.actions)
+    stored = dynamodb.scan(TableName=TABLES.monitoring)["Items"]
+    whole = Lookup(lambda: dynamodb, TABLES).complete(stored)
+    assert event_of(whole[0], "test") == Event(
+        id="nonce-1", type="decision_made", agent="manager", environment="test", at=AT, workflow_id="order 7",
+        trace_id=TRACE, span_id=span_id(1), parent_id=INVOCATION, request_id="r-1", data=data,
+    )  # fmt: skip
 
 
 def test_events_that_are_whole_cost_no_request() -> None:
