@@ -293,7 +293,7 @@ class AgentOpsMonitor:
         Raises
         ------
         MessageNotSentError
-            EventBridge refused the message.
+            EventBridge refused the message, or it is too large for it.
         botocore.exceptions.ClientError
             The call failed.
         """

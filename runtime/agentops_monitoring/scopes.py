@@ -56,9 +56,7 @@ class Workflow:
     _token: Token[TraceContext | None]
 
     def __init__(self, workflow_id: str | None) -> None:
-        self._id = (
-            str(workflow_id or identity.new_span_id() + identity.new_span_id())
-        )
+        self._id = str(workflow_id or identity.new_span_id() + identity.new_span_id())
 
     def __enter__(self) -> TraceContext:
         outer = trace.current()

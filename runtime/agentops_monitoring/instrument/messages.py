@@ -24,6 +24,8 @@ MAX_REQUEST_BYTES = 262_144
 """All entries of a request together:
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html#eb-send-events-limits."""
 
+_CONTEXT_BYTES = 4_096
+"""More than a context takes, its names at their longest."""
 _KEY = "agentops_messages"
 
 
@@ -203,6 +205,9 @@ def send(monitor: AgentOpsMonitor, *, to: str, message_type: str, payload: objec
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name} has to be a name, not {value!r}")
     detail = encode(payload if isinstance(payload, Mapping) else {"payload": payload}, redact=False)
+    # Without its context no rule would match it.
+    if len(detail) + len(message_type.encode()) > MAX_REQUEST_BYTES - _CONTEXT_BYTES:
+        raise MessageNotSentError(f"{message_type} to {to}: {len(detail)} bytes are too many for EventBridge")
     message_id = identity.new_span_id()
     entry = {
         "EventBusName": settings.load().event_bus,

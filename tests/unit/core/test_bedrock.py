@@ -60,7 +60,10 @@ def test_converse(aws: Aws, bedrock: Any, recorded: Any) -> None:
 
 
 def test_an_hours_cache_and_a_tier(aws: Aws, bedrock: Any, recorded: Any) -> None:
-    usage = {**CONVERSE["usage"], "cacheDetails": [{"inputTokens": 15, "ttl": "1h"}, {"inputTokens": 5, "ttl": "5m"}]}
+    usage = {
+        **CONVERSE["usage"],
+        "cacheDetails": [{"inputTokens": 15, "ttl": "1h"}, {"inputTokens": 5, "ttl": "5m"}],
+    }
     aws.answer({**CONVERSE, "usage": usage, "serviceTier": {"type": "priority"}})
     bedrock.converse(modelId=MODEL, messages=MESSAGES)
     (event,) = recorded()
@@ -171,7 +174,13 @@ BODIES: list[tuple[str, Any, dict[str, str], tuple[int, ...]]] = [
 
 @pytest.mark.parametrize(("model", "body", "headers", "expected"), BODIES, ids=[each[0] for each in BODIES])
 def test_invoke_model(
-    model: str, body: Any, headers: dict[str, str], expected: tuple[int, ...], aws: Aws, bedrock: Any, recorded: Any
+    model: str,
+    body: Any,
+    headers: dict[str, str],
+    expected: tuple[int, ...],
+    aws: Aws,
+    bedrock: Any,
+    recorded: Any,
 ) -> None:
     aws.answer(body, **headers)
     answer = bedrock.invoke_model(modelId=model, body="{}")

@@ -29,7 +29,9 @@ def flatten(lines: list[str]) -> Counter[tuple[str, str, tuple[tuple[str, str], 
                     values = body[metric["Name"]]
                     values = values if isinstance(values, list) else [values]
                     assert len(values) <= 100
-                    seen.update((directive["Namespace"], metric["Name"], dimensions, value) for value in values)
+                    seen.update(
+                        (directive["Namespace"], metric["Name"], dimensions, value) for value in values
+                    )
     return seen
 
 
@@ -48,7 +50,8 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_every_value_arrives_once(values: list[tuple[str, str, Any]]) -> None:
     given_values = [
-        MetricValue(COSTS, name, value, {"Environment": "demo", "AgentName": agent}) for name, agent, value in values
+        MetricValue(COSTS, name, value, {"Environment": "demo", "AgentName": agent})
+        for name, agent, value in values
     ]
     expected = Counter(
         (COSTS, name, (("Environment", "demo"), ("AgentName", agent)), each)
@@ -60,7 +63,10 @@ def test_every_value_arrives_once(values: list[tuple[str, str, Any]]) -> None:
 
 def test_metrics_of_one_dimension_set_share_a_line() -> None:
     environment = {"Environment": "demo"}
-    values = [MetricValue(COSTS, "LLMCost", 1.5, environment), MetricValue(COSTS, "TotalCost", 2, environment)]
+    values = [
+        MetricValue(COSTS, "LLMCost", 1.5, environment),
+        MetricValue(COSTS, "TotalCost", 2, environment),
+    ]
     (line,) = emf_lines(values, at_ms=AT)
     assert strict_json(line)["LLMCost"] == 1.5
 

@@ -106,7 +106,9 @@ def test_no_line_is_torn_by_threads(monkeypatch: pytest.MonkeyPatch, in_lambda: 
 
     def work(number: int) -> None:
         for index in range(25):
-            monitor.record_event("test_passed", {"thread": number, "index": index, "text": "x" * 70_000 * (index % 2)})
+            monitor.record_event(
+                "test_passed", {"thread": number, "index": index, "text": "x" * 70_000 * (index % 2)}
+            )
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -116,11 +118,15 @@ def test_no_line_is_torn_by_threads(monkeypatch: pytest.MonkeyPatch, in_lambda: 
     monkeypatch.undo()
     lines = stream.getvalue().splitlines(keepends=True)
     # Parts of different events may alternate; the reader wants them together.
-    lines.sort(key=lambda line: (lambda e: (e["seq"], e.get("part", [1])[0]))(strict_json(line)["agentops.event"]))
+    lines.sort(
+        key=lambda line: (lambda e: (e["seq"], e.get("part", [1])[0]))(strict_json(line)["agentops.event"])
+    )
     assert len(read_events("".join(lines))) == 200
 
 
-def test_a_stdout_that_fails_does_not_reach_the_agent(monkeypatch: pytest.MonkeyPatch, in_lambda: None) -> None:
+def test_a_stdout_that_fails_does_not_reach_the_agent(
+    monkeypatch: pytest.MonkeyPatch, in_lambda: None
+) -> None:
     class Broken:
         def write(self, text: str) -> int:
             raise BrokenPipeError

@@ -71,7 +71,9 @@ def test_usage_is_told_in_the_conventions_names(recorded: Any) -> None:
 
 
 def test_an_unknown_model_is_unpriced_not_free(recorded: Any) -> None:
-    assert AgentOpsMonitor("a").track_llm_usage(model="no-such-model", input_tokens=1, output_tokens=1) is None
+    assert (
+        AgentOpsMonitor("a").track_llm_usage(model="no-such-model", input_tokens=1, output_tokens=1) is None
+    )
     assert recorded()[0]["data"]["cost_usd"] is None
 
 
@@ -84,7 +86,11 @@ def test_responses_are_read(recorded: Any) -> None:
     openai = {
         "id": "chatcmpl-1",
         "model": "gpt-4o-2024-08-06",
-        "usage": {"prompt_tokens": 100, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 60}},
+        "usage": {
+            "prompt_tokens": 100,
+            "completion_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 60},
+        },
     }
 
     class Usage:
@@ -116,9 +122,21 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("record_event", {"event_type": "a#b"}, "event type"),
     ("record_event", {"event_type": "x" * 200}, "event type"),
     ("record_event", {"event_type": "test_passed", "data": [1]}, "data"),
-    ("record_decision", {"decision_type": "d", "reasoning_chain": [], "confidence_score": 1.2}, "confidence_score"),
-    ("record_decision", {"decision_type": "d", "reasoning_chain": [], "confidence_score": math.nan}, "confidence_score"),
-    ("record_decision", {"decision_type": "d", "reasoning_chain": [], "confidence_score": "high"}, "confidence_score"),
+    (
+        "record_decision",
+        {"decision_type": "d", "reasoning_chain": [], "confidence_score": 1.2},
+        "confidence_score",
+    ),
+    (
+        "record_decision",
+        {"decision_type": "d", "reasoning_chain": [], "confidence_score": math.nan},
+        "confidence_score",
+    ),
+    (
+        "record_decision",
+        {"decision_type": "d", "reasoning_chain": [], "confidence_score": "high"},
+        "confidence_score",
+    ),
     ("record_decision", {"decision_type": "d", "reasoning_chain": ["think"]}, "step 1"),
     ("record_decision", {"decision_type": "d", "reasoning_chain": "think"}, "reasoning_chain"),
     ("record_decision", {"decision_type": "d", "reasoning_chain": None}, "reasoning_chain"),
@@ -212,7 +230,9 @@ def test_a_workflow_of_any_name_has_one_trace(recorded: Any) -> None:
             with AgentOpsMonitor("a").workflow(name):
                 AgentOpsMonitor("a").record_event("test_passed")
     events = recorded()
-    assert len({event["trace_id"] for event in events}) == len({event["workflow_id"] for event in events}) == 3
+    assert (
+        len({event["trace_id"] for event in events}) == len({event["workflow_id"] for event in events}) == 3
+    )
     assert events[0]["trace_id"] == "a" * 32
     assert all(len(event["workflow_id"]) <= 256 for event in events)
 
@@ -245,10 +265,21 @@ def test_no_argument_whatever_raises_or_loses_the_event(
     before = len(recorded())
     monitor.record_event(one, two)
     monitor.record_decision(
-        decision_type=one, reasoning_chain=two, inputs=three, outputs=four, confidence_score=one, alternatives=two
+        decision_type=one,
+        reasoning_chain=two,
+        inputs=three,
+        outputs=four,
+        confidence_score=one,
+        alternatives=two,
     )
     monitor.track_llm_usage(
-        model=one, input_tokens=two, output_tokens=three, cache_read_tokens=four, tier=one, region=two, response=three
+        model=one,
+        input_tokens=two,
+        output_tokens=three,
+        cache_read_tokens=four,
+        tier=one,
+        region=two,
+        response=three,
     )
     monitor.complete_workflow(one, field=two)
     with monitor.workflow(one), monitor.span(two, field=three):
@@ -256,7 +287,9 @@ def test_no_argument_whatever_raises_or_loses_the_event(
     assert len(recorded()) == before + 5
 
 
-def test_the_first_line_of_a_process_is_ordinary_json(in_lambda: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_line_of_a_process_is_ordinary_json(
+    in_lambda: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     AgentOpsMonitor().record_event(AgentEventType.TEST_PASSED)
     text = capsys.readouterr().out
     assert json.loads(text) == strict_json(text)

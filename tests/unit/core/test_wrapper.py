@@ -40,7 +40,9 @@ def message(**carried: Any) -> dict[str, Any]:
     }
 
 
-def test_an_invocation_from_start_to_end(in_lambda: None, recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invocation_from_start_to_end(
+    in_lambda: None, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(invocation, "_cold", True)
 
     @monitored
@@ -97,7 +99,9 @@ def test_a_message_brings_its_trace(in_lambda: None, recorded: Any) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("context", [None, CONTEXT, SimpleNamespace(aws_request_id=7)])
-def test_events_without_a_context_start_a_workflow(event: Any, context: Any, in_lambda: None, recorded: Any) -> None:
+def test_events_without_a_context_start_a_workflow(
+    event: Any, context: Any, in_lambda: None, recorded: Any
+) -> None:
     assert monitored(lambda event, context: event)(event, context) is event
     started, completed = recorded()
     assert started["parent_id"] is None
@@ -146,7 +150,9 @@ class Unprintable(Exception):
         raise RuntimeError("no")
 
 
-@pytest.mark.parametrize("failure", [SystemExit(1), KeyboardInterrupt(), Unprintable(), ExceptionGroup("g", [OSError()])])
+@pytest.mark.parametrize(
+    "failure", [SystemExit(1), KeyboardInterrupt(), Unprintable(), ExceptionGroup("g", [OSError()])]
+)
 def test_any_exception_is_told(failure: BaseException, in_lambda: None, recorded: Any) -> None:
     def handler(event: Any, context: Any) -> None:
         raise failure

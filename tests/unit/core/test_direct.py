@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto import mock_aws
+
+from agentops_monitoring import AgentOpsMonitor, direct, settings, transport
+from agentops_monitoring.direct import BackgroundWriter, WriteThrough
+
+from .conftest import read_events
+
+
+class Ledger:
+    """Stands in for the ledger; fails as often as told."""
+
+    def __init__(self, failures: int = 0, seconds: float = 0.0) -> None:
+        self.lines: list[str] = []
+        self.batches = 0
+        self.failures = failures
+        self.seconds = seconds
+
+    def __call__(self, lines: Sequence[str], deadline: float) -> None:
+        time.sleep(self.seconds)
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("out of reach")
+        self.batches += 1
+        self.lines += lines
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, "direct"),
+        ({"MONITORING_TABLE_NAME": "t"}, "direct"),
+        ({"AGENTOPS_TRANSPORT": "stdout", "MONITORING_TABLE_NAME": "t"}, "stdout"),
+        ({"AWS_LAMBDA_FUNCTION_NAME": "f"}, "stdout"),
+        ({"AWS_LAMBDA_FUNCTION_NAME": "f", "MONITORING_TABLE_NAME": "t"}, "direct"),
+        ({"AGENTOPS_TRANSPORT": "direct", "AWS_LAMBDA_FUNCTION_NAME": "f"}, "direct"),
+    ],
+)
+def test_which_way_lines_go(env: dict[str, str], expected: str) -> None:
+    assert settings.load(env).transport == expected
+
+
+def test_events_of_all_threads_arrive_in_batches() -> None:
+    ledger = Ledger()
+    worker = BackgroundWriter(ledger)
+    transport.replace(worker)
+    monitor = AgentOpsMonitor("a")
+
+    def work() -> None:
+        for _ in range(100):
+            monitor.record_event("test_passed")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert worker.wait(5)
+    assert len(read_events("".join(ledger.lines))) == 800
+    assert ledger.batches < 20
+    assert worker.lost == 0
+
+
+def test_failures_are_tried_again_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(failures=3)
+    worker = BackgroundWriter(ledger)
+    worker.write(["1\n"])
+    assert worker.wait(5)
+    assert ledger.lines == ["1\n"]
+    assert capsys.readouterr().err.count("out of reach") == 1
+
+
+def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
+    worker = BackgroundWriter(Ledger(seconds=60), max_queued=10)
+    began = time.monotonic()
+    for index in range(100):
+        worker.write([f"{index}\n"])
+    assert time.monotonic() - began < 1
+    assert worker.lost >= 100 - 10 - direct.MAX_BATCH
+    assert worker.lost > 0
+
+
+def test_in_lambda_an_event_is_written_before_its_call_returns(capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger()
+    through = WriteThrough(BackgroundWriter(ledger))
+    for index in range(3):
+        through.write([f"{index}\n"])
+        assert ledger.lines[-1] == f"{index}\n"
+    assert capsys.readouterr().out == "0\n1\n2\n"
+
+
+def test_in_lambda_the_wait_is_bounded_and_what_failed_goes_with_a_later_event(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(direct, "AFTER_FAILURE_SECONDS", 0.2)
+    ledger = Ledger(seconds=0.3)
+    through = WriteThrough(BackgroundWriter(ledger), seconds=0.1)
+    began = time.monotonic()
+    for index in range(20):
+        through.write([f"{index}\n"])
+    # One wait in vain, the others not at all.
+    assert time.monotonic() - began < 0.25
+    assert len(capsys.readouterr().out.splitlines()) == 20
+    ledger.seconds = 0
+    time.sleep(0.5)
+    through.write(["last\n"])
+    time.sleep(0.1)
+    assert ledger.lines == [*(f"{index}\n" for index in range(20)), "last\n"]
+
+
+def test_a_process_writes_what_is_queued_at_its_end() -> None:
+    code = (
+        "import os, sys, time\nfrom agentops_monitoring import AgentOpsMonitor, direct\n"
+        "def write(lines, deadline): time.sleep(0.05); sys.stdout.writelines(lines); sys.stdout.flush()\n"
+        "direct._ledger_write = lambda settings: write\n"
+        "monitor = AgentOpsMonitor('a')\n"
+        "for _ in range(10): monitor.record_event('test_passed')\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    monitor.record_event('test_failed'); sys.exit()\n"
+        "os.waitpid(child, 0)\n"
+        "monitor.record_event('issue_detected')\n"
+    )
+    runtime = Path(__file__).parents[3] / "runtime"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert answer.stderr == ""
+    kinds = sorted(event["type"] for event in read_events(answer.stdout))
+    assert kinds == ["issue_detected", "test_failed"] + ["test_passed"] * 10
+
+
+def test_the_example_of_the_users_page_fills_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("MONITORING_TABLE_NAME", "agent-monitoring")
+    with mock_aws():
+        client = boto3.client("dynamodb")
+        for table in ("agent-monitoring", "agent-decisions", "agent-ledger"):
+            client.create_table(
+                TableName=table,
+                KeySchema=[
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "sk", "KeyType": "RANGE"},
+                ],
+                AttributeDefinitions=[
+                    {"AttributeName": "pk", "AttributeType": "S"},
+                    {"AttributeName": "sk", "AttributeType": "S"},
+                ],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        worker: Any = direct.direct_transport(settings.load())
+        transport.replace(worker)
+        names: dict[str, Any] = {}
+        example = Path(__file__).parents[1] / "data" / "seed_monitoring_example.py.txt"
+        exec(example.read_text(), names)
+        names["YourAgent"]().process()
+        assert worker.wait(20)
+        assert client.scan(TableName="agent-monitoring")["Count"] == 3
+        (decision,) = client.scan(TableName="agent-decisions")["Items"]
+        assert "Memory leak in service" in str(decision)
