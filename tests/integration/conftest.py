@@ -1,0 +1,159 @@
+"""The embedded AWS, started once a session, for the tests that run against it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-local" / "bin" / "python"
+ACCOUNT = "000000000000"
+REGION = "us-east-1"
+_names = itertools.count()
+
+
+def start_embedded_aws(*arguments: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a process of its own and return it with its URL, once it is ready."""
+    command = [str(PYTHON), "-m", "local.aws", "--port", "0", *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("ready "), f"the embedded AWS did not start: {line!r}"
+    return process, line.split()[1]
+
+
+class EmbeddedAws:
+    """A running embedded AWS, and the few things that most tests do with it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @cache  # noqa: B019 - one object a session
+    def client(self, service: str) -> Any:
+        """Return a client that does not retry, so that tests see every answer."""
+        settings = Config(retries={"total_max_attempts": 1}, max_pool_connections=64)
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=ACCOUNT,
+            aws_secret_access_key="local",
+            config=settings,
+        )
+
+    def name(self, prefix: str) -> str:
+        """Return a name that no other test has."""
+        return f"{prefix}-{os.getpid()}-{next(_names)}"
+
+    def function(self, source: str, **settings: Any) -> str:
+        """Create a function from the source of its module, and return its name."""
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as content:
+            content.writestr("app.py", source)
+        name = self.name("function")
+        self.client("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.12",
+            Role=f"arn:aws:iam::{ACCOUNT}:role/any",
+            Handler="app.handler",
+            Code={"ZipFile": archive.getvalue()},
+            **{"Timeout": 5, "MemorySize": 256, **settings},
+        )
+        return name
+
+    def arn(self, function: str) -> str:
+        """Return a function's ARN."""
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{function}"
+
+    def invoke(self, function: str, event: Any = None, kind: str = "RequestResponse") -> tuple[Any, bool]:
+        """Invoke and return the answer, and whether it is an error."""
+        answer = self.client("lambda").invoke(
+            FunctionName=function, InvocationType=kind, Payload=json.dumps(event)
+        )
+        body = answer["Payload"].read()
+        return json.loads(body or b"null"), "FunctionError" in answer
+
+    def queue(self) -> tuple[str, str]:
+        """Create a queue and return its URL and ARN."""
+        name = self.name("queue")
+        url = self.client("sqs").create_queue(QueueName=name)["QueueUrl"]
+        return url, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+
+    def messages(self, url: str) -> list[dict[str, Any]]:
+        """Take the messages that a queue holds."""
+        found: list[dict[str, Any]] = []
+        while True:
+            taken = self.client("sqs").receive_message(
+                QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+            )
+            found += taken.get("Messages", [])
+            if not taken.get("Messages"):
+                return found
+
+    def log(self, function: str) -> list[tuple[str, str]]:
+        """Return a function's log, (stream, message) in the order of the streams."""
+        logs, group = self.client("logs"), f"/aws/lambda/{function}"
+        found = []
+        pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group)
+        for stream in [one["logStreamName"] for page in pages for one in page["logStreams"]]:
+            token: Mapping[str, str] = {}
+            while True:
+                page = logs.get_log_events(
+                    logGroupName=group, logStreamName=stream, startFromHead=True, **token
+                )
+                found += [(stream, event["message"]) for event in page["events"]]
+                if token.get("nextToken") == page["nextForwardToken"]:
+                    break
+                token = {"nextToken": page["nextForwardToken"]}
+        return found
+
+    def local(self, path: str, body: Any = None) -> Any:
+        """Ask one of the pages under /_local."""
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"{self.url}/_local/{path}", data=data) as answer:
+            return json.load(answer)
+
+    def settle(self, seconds: float = 20.0) -> None:
+        """Wait until nothing is under way."""
+        self.until(lambda: self.local("idle")["pending"] == 0, seconds)
+
+    def until(self, test: Callable[[], object], seconds: float = 10.0) -> Any:
+        """Wait for something to become true, and return it."""
+        end = time.monotonic() + seconds
+        while not (found := test()):
+            assert time.monotonic() < end, f"not within {seconds} s"
+            time.sleep(0.02)
+        return found
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[EmbeddedAws]:
+    """Give the session's embedded AWS."""
+    process, url = start_embedded_aws("--retry-seconds", "0.05", "--function-env", "GIVEN=by the driver")
+    try:
+        yield EmbeddedAws(url)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
