@@ -38,11 +38,13 @@ class Aws:
         self.requests: list[tuple[str, Any]] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
 
-    def answer(self, body: Any, status: int = 200, **headers: str) -> None:
+    def answer(self, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """Queue an answer: JSON, or bytes of an event stream."""
         kind = "application/vnd.amazon.eventstream" if isinstance(body, bytes) else "application/json"
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.answers.append((status, {"Content-Type": kind, "x-amzn-RequestId": "req-1", **headers}, raw))
+        self.answers.append(
+            (status, {"Content-Type": kind, "x-amzn-RequestId": "req-1", **(headers or {})}, raw)
+        )
 
 
 @contextmanager

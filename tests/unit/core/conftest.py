@@ -1,4 +1,4 @@
-"""What the tests of the core share: a clean process state, and a reader of lines that knows none of our code."""
+"""A clean process state for each test, and a reader of lines that knows none of the code under test."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     identity._forget()
 
 
-@pytest.fixture()
+@pytest.fixture
 def recorded() -> Callable[[], list[dict[str, Any]]]:
     """Return a function that returns the events recorded so far, read by the independent reader."""
     sink = Recorded()
@@ -136,7 +136,7 @@ def recorded() -> Callable[[], list[dict[str, Any]]]:
     return lambda: read_events(sink.stream.getvalue())
 
 
-@pytest.fixture()
+@pytest.fixture
 def in_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_LAMBDA_FUNCTION_NAME": "engineer-function",
@@ -148,7 +148,7 @@ def in_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture()
+@pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     for name, value in {
         "AWS_ACCESS_KEY_ID": "testing",

@@ -15,7 +15,7 @@ from agentops_monitoring import AgentOpsMonitor, instrument
 from .aws_server import Aws, frame
 
 MODEL = "us.anthropic.claude-sonnet-4-20250514-v1:0"
-CONVERSE = {
+CONVERSE: dict[str, Any] = {
     "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
     "stopReason": "end_turn",
     "usage": {
@@ -27,7 +27,7 @@ CONVERSE = {
 MESSAGES: list[Any] = [{"role": "user", "content": [{"text": "hello"}]}]
 
 
-@pytest.fixture()
+@pytest.fixture
 def bedrock(aws: Aws, in_lambda: None) -> Any:
     instrument.install()
     return boto3.session.Session().client("bedrock-runtime")
@@ -73,7 +73,7 @@ def test_an_hours_cache_and_a_tier(aws: Aws, bedrock: Any, recorded: Any) -> Non
 
 
 def test_a_call_that_fails_is_no_usage(aws: Aws, bedrock: Any, recorded: Any) -> None:
-    aws.answer({"message": "slow down"}, status=429, **{"x-amzn-ErrorType": "ThrottlingException"})
+    aws.answer({"message": "slow down"}, status=429, headers={"x-amzn-ErrorType": "ThrottlingException"})
     with pytest.raises(bedrock.exceptions.ThrottlingException):
         bedrock.converse(modelId=MODEL, messages=MESSAGES)
     assert recorded() == []
@@ -145,7 +145,8 @@ BODIES: list[tuple[str, Any, dict[str, str], tuple[int, ...]]] = [
         {
             "id": "msg_1",
             "usage": {
-                "input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 4,
+                "input_tokens": 1, "output_tokens": 2,
+                "cache_read_input_tokens": 3, "cache_creation_input_tokens": 4,
             },
         },
         {},
@@ -153,13 +154,22 @@ BODIES: list[tuple[str, Any, dict[str, str], tuple[int, ...]]] = [
     ),
     (
         "amazon.nova-lite-v1:0",
-        {"usage": {"inputTokens": 1, "outputTokens": 2, "cacheReadInputTokenCount": 3, "cacheWriteInputTokenCount": 4}},
+        {
+            "usage": {
+                "inputTokens": 1, "outputTokens": 2,
+                "cacheReadInputTokenCount": 3, "cacheWriteInputTokenCount": 4,
+            },
+        },
         {},
         (1, 2, 3, 4),
     ),
     (
         "openai.gpt-oss-120b-1:0",
-        {"usage": {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}},
+        {
+            "usage": {
+                "prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3},
+            },
+        },
         {},
         (7, 2, 3, 0),
     ),
@@ -182,7 +192,7 @@ def test_invoke_model(
     bedrock: Any,
     recorded: Any,
 ) -> None:
-    aws.answer(body, **headers)
+    aws.answer(body, headers=headers)
     answer = bedrock.invoke_model(modelId=model, body="{}")
     assert json.loads(answer["body"].read()) == body
     (event,) = recorded()
@@ -201,10 +211,12 @@ def test_invoke_model_with_a_response_stream(aws: Aws, bedrock: Any, recorded: A
 
     pieces: list[Any] = [
         {"type": "message_start", "message": {"id": "msg_7", "usage": {
-            "input_tokens": 9, "output_tokens": 1, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 0}}},
+            "input_tokens": 9, "output_tokens": 1,
+            "cache_read_input_tokens": 4, "cache_creation_input_tokens": 0}}},
         {"type": "content_block_delta", "delta": {"text": "the word \"usage\""}},
         {"type": "message_delta", "usage": {"output_tokens": 33}},
-        {"type": "message_stop", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 9, "outputTokenCount": 33}},
+        {"type": "message_stop",
+         "amazon-bedrock-invocationMetrics": {"inputTokenCount": 9, "outputTokenCount": 33}},
     ]  # fmt: skip
     aws.answer(
         b"".join(
@@ -231,7 +243,8 @@ def test_hooks_come_off(aws: Aws, bedrock: Any, recorded: Any) -> None:
 def test_each_order_of_imports_counts_once(when: str, aws: Aws) -> None:
     install = "from agentops_monitoring import instrument; instrument.install()\n"
     code = {
-        "before": "{}import boto3\nassert not any('Finder' == type(f).__name__ for f in __import__('sys').meta_path)\n",
+        "before": "{}import boto3, sys\n"
+        "assert not any(type(each).__name__ == '_Finder' for each in sys.meta_path)\n",
         "after": "import boto3; boto3.client('bedrock-runtime')\n{}",
         "twice": "{0}import boto3\n{0}instrument.uninstall(); {0}",
     }[when].format(install)

@@ -191,7 +191,8 @@ def test_importing_the_monitor_imports_little() -> None:
         "import sys; before = set(sys.modules)\n"
         "from agentops_monitoring import AgentOpsMonitor, AgentEventType, monitored\n"
         "AgentOpsMonitor('a').record_event(AgentEventType.TEST_PASSED, {'a': 1})\n"
-        "heavy = {'boto3', 'botocore', 'asyncio', 'ssl', 'logging', 'inspect', 'dataclasses', 'hashlib', 'decimal',"
+        "heavy = {'boto3', 'botocore', 'asyncio', 'ssl', 'logging', 'inspect', 'dataclasses', 'hashlib',"
+        " 'decimal',"
         " 'urllib', 'http', 'socket', 'subprocess', 'traceback', 'random', 'datetime'}\n"
         "print(sorted(heavy & (set(sys.modules) - before)), file=sys.stderr)\n"
     )

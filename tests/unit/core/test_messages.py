@@ -18,7 +18,7 @@ TAKEN = {"FailedEntryCount": 0, "Entries": [{"EventId": "e-1"}]}
 BUS = "agentops-demo"
 
 
-@pytest.fixture()
+@pytest.fixture
 def events(aws: Aws, in_lambda: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("EVENT_BUS_NAME", BUS)
     instrument.install()

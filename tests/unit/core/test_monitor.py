@@ -195,7 +195,7 @@ def test_agent_names_that_no_dimension_takes(
 
 def test_odd_values_are_rendered_in_strict_mode_too(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTOPS_STRICT", "1")
-    AgentOpsMonitor("a").record_event("test_passed", {1: ..., "n": math.nan})
+    AgentOpsMonitor("a").record_event("test_passed", {1: ..., "n": math.nan})  # type: ignore[dict-item]
     assert recorded()[0]["data"] == {"1": "...", "n": "NaN"}
 
 

@@ -94,8 +94,10 @@ def test_a_message_brings_its_trace(in_lambda: None, recorded: Any) -> None:
     "event",
     [
         None, 7, [], "text", {}, {"detail": None}, {"detail": {"agentops": 7}}, {"detail": {"agentops": {}}},
-        message(traceparent="nonsense"), message(traceparent=None), message(traceparent=f"ff-{'a' * 32}-{'b' * 16}-01"),
-        message(traceparent=f"00-{'0' * 32}-{'b' * 16}-01"), message(traceparent=f"00-{'A' * 32}-{'b' * 16}-01"),
+        message(traceparent="nonsense"), message(traceparent=None),
+        message(traceparent=f"ff-{'a' * 32}-{'b' * 16}-01"),
+        message(traceparent=f"00-{'0' * 32}-{'b' * 16}-01"),
+        message(traceparent=f"00-{'A' * 32}-{'b' * 16}-01"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("context", [None, CONTEXT, SimpleNamespace(aws_request_id=7)])
@@ -128,7 +130,7 @@ def test_a_failure_is_told_without_its_secrets_and_passes_untouched(in_lambda: N
 
     @monitored
     def handler(event: Any, context: Any) -> None:
-        connect(password="hunter2")  # noqa: S106
+        connect(password="hunter2")
 
     with pytest.raises(ValueError) as raised:
         handler({}, CONTEXT)
@@ -253,13 +255,14 @@ def test_triggers(event: Any, trigger: str) -> None:
     assert invocation.trigger_of(event) == trigger
 
 
-@pytest.fixture()
+@pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     for path in ("flat_fn.py", "pkg_fn/inner.py", "dir_fn/sub/file_fn.py"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(
-            "from agentops_monitoring import monitored\ndef handler(event, context):\n    return [__name__, event]\n"
+            "from agentops_monitoring import monitored\n"
+            "def handler(event, context):\n    return [__name__, event]\n"
         )
     return tmp_path
 
