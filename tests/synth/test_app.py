@@ -19,7 +19,8 @@ def run_app(root: Path, out: Path, **context: str) -> subprocess.CompletedProces
     """Run the app with nothing on PYTHONPATH, and nothing of this process's environment but the PATH."""
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(out),
+        # Where jsii keeps what it has unpacked; to unpack it again takes seconds.
+        "HOME": os.environ.get("HOME", str(out)),
         "CDK_OUTDIR": str(out),
         "CDK_VALIDATION": "false",
         "CDK_CONTEXT_JSON": json.dumps({**NO_BUNDLING, **context}),
