@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from agentops_monitoring.views import figures
 
@@ -17,6 +18,11 @@ _STATES = {"ALARM": _RED, "OK": _GREEN, "INSUFFICIENT_DATA": _DIM}
 
 
 Cell = str | tuple[str, str]
+
+
+def wants_color(stream: TextIO, env: Mapping[str, str]) -> bool:
+    """Whether to colour what goes to `stream`: on a terminal, unless ``NO_COLOR`` is set (no-color.org)."""
+    return stream.isatty() and not env.get("NO_COLOR")
 
 
 class Console:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import boards, ledger, page, recount
-from .console import Console
+from .console import Console, wants_color
 from .facts import Facts
 from .widgets import Span
 
@@ -119,8 +119,7 @@ def build_report(
     (out / "index.html").write_text(page.render(facts, drawn), encoding="utf-8")
     summary = json.dumps(facts.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
     (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-    if color is None:
-        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    color = wants_color(sys.stdout, os.environ) if color is None else color
     return Report(Console(color=color).report(facts), facts.ok, facts)
 
 

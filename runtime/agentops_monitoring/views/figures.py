@@ -121,7 +121,7 @@ def nice_ticks(low: float, high: float, wanted: int = 5, *, whole: bool = False)
     if whole:
         step = max(1.0, float(math.ceil(step)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def tick_labels(ticks: Sequence[float], unit: Unit) -> list[str]:

@@ -1,0 +1,133 @@
+"""The recount: right about what is there, and not to be fooled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local.report import recount
+from local.report.recount import Lines, Source
+from tests.unit.report.factory import MODEL, FakeLogs, Process
+
+ARM = Source("/g", "qa", "arm64")
+
+
+def count(process: Process, source: Source = ARM) -> Lines:
+    lines = Lines()
+    recount.count_lines(source, [(process.stream, line) for line in process.lines], lines)
+    return lines
+
+
+def qa() -> Process:
+    return Process("qa", "2026/11/22/[$LATEST]0123456789abcdef0123456789abcdef", "n1")
+
+
+def test_every_log_event_of_every_agents_group_is_read_once() -> None:
+    processes = [Process("qa", f"stream-{n}", f"n{n}") for n in range(3)]
+    for number, process in enumerate(processes):
+        for _ in range(number * 2 + 1):
+            process.event("test_passed", {})
+    logs = FakeLogs({"/aws/lambda/qa": processes})
+    found = recount.sources(logs, "demo")
+    assert found == [Source("/aws/lambda/qa", "qa", "arm64")]
+    lines = Lines()
+    recount.count_lines(found[0], recount.messages(logs, "/aws/lambda/qa"), lines)
+    assert len(lines.events) == 1 + 3 + 5
+
+
+def test_another_environments_groups_are_left_alone() -> None:
+    assert recount.sources(FakeLogs({"/g": [qa()]}, environment="other"), "demo") == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 900_000), st.integers(128, 10_240)), max_size=12))
+def test_compute_is_the_exact_sum_of_both_forms_of_report(bills: list[tuple[int, int]]) -> None:
+    process = qa()
+    for index, (billed_ms, memory_mb) in enumerate(bills):
+        (process.report if index % 2 else process.text_report)(billed_ms, memory_mb)
+    # In whole units of 10⁻¹⁰ USD per second and GB, so nothing can be lost: an oracle without fractions.
+    units = sum(billed_ms * memory_mb for billed_ms, memory_mb in bills) * 133_334
+    expected = Decimal(units) / Decimal(10**10 * 1000 * 1024) + Decimal("0.0000002") * len(bills)
+    assert sum(count(process).compute_usd.values(), Decimal(0)) == expected
+
+
+def test_what_a_model_prints_does_not_count() -> None:
+    process = qa()
+    process.event("test_passed", {})
+    process.event("test_passed", {}, proof="0" * 24)
+    process.lines += ["plain text", '{"agentops.event": broken', '{"agentops.event": "no object"}', "[1]"]
+    lines = count(process)
+    assert (len(lines.events), lines.forged, lines.unreadable) == (1, 1, 1)
+
+
+def test_a_split_event_counts_once_and_only_when_whole() -> None:
+    process = qa()
+    for part in (2, 1):
+        process.event("decision_made", {}, id="n1-9", part=[part, 2], chunk="x")
+    assert list(count(process).events) == ["n1-9"]
+    process.lines.pop()
+    lines = count(process)
+    assert (len(lines.events), lines.incomplete) == (0, 1)
+
+
+CALLS = [{"model": MODEL, "input_tokens": 1000, "output_tokens": 100}]
+
+
+def agreeing() -> dict[str, Any]:
+    process = qa()
+    process.event("decision_made", {})
+    process.event("llm_usage", {})
+    process.report(100)
+    lines = count(process)
+    spans = [
+        {"trace_id": "a" * 32, "span_id": "1", "parent_span_id": None},
+        {"trace_id": "a" * 32, "span_id": "2", "parent_span_id": "1"},
+    ]
+    return {
+        "lines": lines,
+        "stored": Counter(list(lines.events)),
+        "decisions": Counter(["n1-1"]),
+        "ledger_llm_usd": Decimal("0.000375"),
+        "ledger_compute_usd": lines.compute_usd["qa"],
+        "calls": CALLS,
+        "spans": spans,
+        "region": "us-east-1",
+    }
+
+
+def failing(**changed: Any) -> list[str]:
+    given = {**agreeing(), **changed}
+    return [check.name for check in recount.compare(given.pop("lines"), **given) if not check.ok]
+
+
+def test_figures_that_agree_pass() -> None:
+    assert failing() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"stored": Counter(["n1-1"])}, "agent-monitoring"),
+        ({"stored": Counter({"n1-1": 1, "n1-2": 2})}, "agent-monitoring"),
+        ({"stored": Counter(["n1-1", "n1-3"])}, "agent-monitoring"),
+        ({"decisions": Counter()}, "agent-decisions"),
+        ({"ledger_llm_usd": Decimal("0.000375000000000000001")}, "LLM cost"),
+        ({"calls": [{"model": "nobody-knows", "input_tokens": 1, "output_tokens": 1}]}, "LLM cost"),
+        ({"ledger_compute_usd": Decimal(0)}, "compute cost"),
+        ({"spans": []}, "traces"),
+        ({"spans": [{"trace_id": "a" * 32, "span_id": "2", "parent_span_id": "1"}]}, "orphan"),
+    ],
+)
+def test_each_difference_is_found(changed: dict[str, Any], name: str) -> None:
+    assert any(name in found for found in failing(**changed))
+
+
+def test_missing_events_are_named() -> None:
+    given = agreeing()
+    given["stored"] = Counter(["n1-1"])
+    check = recount.compare(given.pop("lines"), **given)[0]
+    assert (check.expected, check.actual, check.detail) == ("2", "1", "missing n1-2")
