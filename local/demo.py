@@ -1,0 +1,146 @@
+"""`make demo`: deploy the real stacks to the embedded AWS, let the agents work, and show what they did.
+
+Every step is one that a person could take by hand with the ordinary CDK and AWS command lines: nothing here
+reaches into the embedded AWS but its two loopback pages (`/_local/idle`, `/_local/mail`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+from local import scenario
+from local.deployment import ENVIRONMENT, REGION, ROOT, DeployError, Deployment, aws_environment
+from local.processes import Services, StartError, free_port, require_free
+from local.progress import Progress
+from local.report.main import build_report
+
+OUT = ROOT / "build" / "demo"
+MODEL_LOG, AGENTOPS_LOG = OUT / "model.jsonl", OUT / "agentops.jsonl"
+# The budget follows the number of workflows, so that the cost alarm fires whatever their number: well under
+# what one costs with the scripted model at the default model's list price.
+BUDGET_USD_PER_WORKFLOW = Decimal("0.006")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo and return the process's exit code."""
+    options = _options(arguments)
+    progress = Progress()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with Services(OUT / "logs") as services:
+            return _run(options, services, progress)
+    except (DeployError, StartError, scenario.ScenarioError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; nothing is left running", file=sys.stderr)
+        return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--workflows", type=_positive, default=24, help="failures for the agents to work on")
+    parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same run")
+    parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
+    parser.add_argument("--port", type=int, help="the embedded AWS's port (any free one by default)")
+    parser.add_argument("--model-url", help="an OpenAI-compatible server (…/v1) instead of the script")
+    parser.add_argument("--model", help="the model's name there")
+    options = parser.parse_args(arguments)
+    if bool(options.model_url) != bool(options.model):
+        parser.error("MODEL_URL and MODEL go together: the server's …/v1 address and the model's name there")
+    return options
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _run(options: argparse.Namespace, services: Services, progress: Progress) -> int:
+    count = options.workflows
+    deployment = Deployment(OUT, str(BUDGET_USD_PER_WORKFLOW * count))
+    with ThreadPoolExecutor(1) as background:
+        # Synthesis needs no endpoint, so it runs while the services come up.
+        synthesis = background.submit(deployment.synthesize)
+        with progress.step("Start the embedded AWS, a model and AgentOps, on loopback"):
+            endpoint = _start(options, services)
+        with progress.step("Synthesize the stacks"):
+            synthesis.result()
+    os.environ.update(aws_environment(endpoint))
+    with progress.step("Deploy them with the CDK CLI"):
+        deployment.deploy()
+    with progress.step(f"The shop fails {count} times, three agents repair it"):
+        scenario.drive(options.seed, count)
+        scenario.settle(
+            endpoint, count, lambda ended: progress.bar(min(ended, count), count, "workflows ended")
+        )
+    with progress.step("Let the analysis and the alarms catch up"):
+        scenario.catch_up(endpoint)
+    with progress.step("Recount the raw logs, draw the dashboards"):
+        report = build_report(
+            out=OUT,
+            environment=ENVIRONMENT,
+            model_log=MODEL_LOG,
+            agentops_log=AGENTOPS_LOG,
+            endpoint=endpoint,
+        )
+    print(report.text)
+    print(f"  {_shown('index.html')}  the three dashboards as deployed, with what they show now")
+    print(f"  {_shown('summary.json')}  the same figures for programs")
+    print(f"  the whole demo took {progress.elapsed():.0f} s", flush=True)
+    if options.keep:
+        _keep(endpoint)
+    return 0 if report.ok else 1
+
+
+def _start(options: argparse.Namespace, services: Services) -> str:
+    """Start the three services; return the embedded AWS's endpoint."""
+    for log in (MODEL_LOG, AGENTOPS_LOG):
+        log.unlink(missing_ok=True)
+    port = require_free(options.port) if options.port else free_port()
+    model = [sys.executable, "-m", "local.model_server", "--port", "0", "--seed", str(options.seed)]
+    if options.model_url:
+        model += ["--upstream", options.model_url, "--upstream-model", options.model]
+    model_url = services.start("model", [*model, "--record", str(MODEL_LOG)], ready="http://")
+    agentops = [sys.executable, "-m", "local.fake_agentops", "--port", "0", "--record", str(AGENTOPS_LOG)]
+    agentops_url = services.start("agentops", agentops, ready="http://")
+    aws = [str(ROOT / ".venv-local/bin/python"), "-m", "local.aws", "--port", str(port)]
+    for name, value in (
+        ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", model_url),
+        ("AGENTOPS_API_ENDPOINT", agentops_url),
+        ("AGENTOPS_EXPORTER_ENDPOINT", f"{agentops_url}/v1/traces"),
+    ):
+        aws += ["--function-env", f"{name}={value}"]
+    return services.start("aws", aws, ready="ready")
+
+
+def _shown(name: str) -> str:
+    return f"{(OUT / name).relative_to(ROOT)!s:<26}"
+
+
+def _keep(endpoint: str) -> None:
+    exports = " ".join(f"{name}={value}" for name, value in aws_environment(endpoint).items())
+    print(
+        f"""
+  It is still running. In another terminal:
+
+    export {exports}
+    aws cloudwatch describe-alarms --query 'MetricAlarms[].[AlarmName,StateValue]' --output table
+    aws dynamodb scan --table-name agent-decisions-{ENVIRONMENT} --max-items 1
+    aws logs tail /aws/lambda/agentops-manager-{ENVIRONMENT} --region {REGION}
+
+  Ctrl-C stops everything.""",
+        flush=True,
+    )
+    signal.pause()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
