@@ -55,6 +55,8 @@ class WriteResult:
     handoff_ms: list[float] = field(default_factory=list)
     newest_ms: dict[str, int] = field(default_factory=dict)
     """By hour bucket, the time of its newest event or report."""
+    oldest_ms: int = 0
+    """Time of the oldest event or report committed now; 0 when there is none."""
     rejects: list[Reject] = field(default_factory=list)
     """Lines that the ledger cannot hold, for the dead letters."""
     requests: int = 0
@@ -348,6 +350,7 @@ def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> 
 def _newest(result: WriteResult, at: str, at_ms: int) -> None:
     bucket = schema.hour_bucket(at)
     result.newest_ms[bucket] = max(at_ms, result.newest_ms.get(bucket, 0))
+    result.oldest_ms = min(at_ms, result.oldest_ms or at_ms)
 
 
 __all__ = ["Event", "LedgerBusy", "LedgerWriter", "WriteResult"]

@@ -1,7 +1,7 @@
 """Random log streams of agents, and a recount of them that shares no code with the ledger.
 
-The recount reads the raw lines only. Money is in fractions; nothing is rounded but the compute slices, which the
-ledger defines as rounded down at 10⁻¹⁵ USD.
+The recount reads the raw lines only. Money is in fractions; nothing is rounded but the compute slices, which
+the ledger defines as rounded down at 10⁻¹⁵ USD.
 """
 
 from __future__ import annotations

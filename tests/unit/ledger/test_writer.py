@@ -1,23 +1,26 @@
-"""Random streams, cut, repeated and mixed: the tables must equal a recount of the raw lines, to the last digit."""
+"""Random streams, cut, repeated and mixed: the tables equal a recount of the raw lines, to the last digit."""
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import random
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerBusy, LedgerWriter
-from tests.unit.ledger.conftest import TABLES, create_tables
+from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.fake_dynamodb import FakeDynamoDB, client_error
 from tests.unit.ledger.streams import Count, LogEvent, World, payload, recount
 
 
@@ -102,13 +105,144 @@ def writer_of(client: Any, **arguments: Any) -> LedgerWriter:
     return LedgerWriter(client, TABLES, shards=4, sleep=lambda _: None, **arguments)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_any_delivery_gives_the_recount(dynamodb: Any, seed: int) -> None:
-    for table in TABLES:
-        dynamodb.delete_table(TableName=table)
-    create_tables(dynamodb)
+def test_any_delivery_gives_the_recount(seed: int) -> None:
     world = World(seed)
+    expected = recount(world.events)
+    client = FakeDynamoDB()
+    assert write_all(writer_of(client), world.deliveries()) == len(expected.events)
+    check(client, expected)
+
+
+def test_moto_agrees(dynamodb: Any) -> None:
+    world = World(7)
     expected = recount(world.events)
     assert write_all(writer_of(dynamodb), world.deliveries()) == len(expected.events)
     check(dynamodb, expected)
+
+
+class Faults:
+    """Fails calls at random, before and after they took effect."""
+
+    def __init__(self, seed: int, rate: float) -> None:
+        self.random = random.Random(seed)
+        self.rate = rate
+
+    def __call__(self, operation: str, when: str) -> None:
+        if self.random.random() >= self.rate:
+            return
+        if when == "after":
+            raise ReadTimeoutError(endpoint_url="test")
+        code = self.random.choice(("InternalServerError", "ThrottlingException", "TransactionConflict"))
+        if code == "TransactionConflict" and operation == "TransactWriteItems":
+            reasons = [{"Code": "None"}, {"Code": code}]
+            raise client_error("TransactionCanceledException", operation, CancellationReasons=reasons)
+        raise client_error("InternalServerError", operation)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_faults_lose_nothing_and_double_nothing(seed: int) -> None:
+    world = World(seed)
+    expected = recount(world.events)
+    client = FakeDynamoDB(Faults(seed, 0.15))
+    writer = writer_of(client, attempts=4)
+    for batch in world.deliveries():
+        # As Lambda does: a batch that fails is delivered again, whole.
+        for _ in range(1000):
+            try:
+                writer.write(read_payload(payload(batch), "us-east-1"))
+            except (LedgerBusy, ClientError, ReadTimeoutError):
+                continue
+            break
+    client.fault = lambda operation, when: None
+    check(client, expected)
+
+
+@pytest.mark.slow
+def test_eight_workers_at_once() -> None:
+    world = World(3, streams=8, invocations=int(os.environ.get("AGENTOPS_TEST_INVOCATIONS", "60")))
+    expected = recount(world.events)
+    client = FakeDynamoDB()
+    batches = world.deliveries()
+
+    def work(batch: list[LogEvent]) -> None:
+        while True:
+            try:
+                writer_of(client).write(read_payload(payload(batch), "us-east-1"))
+            except LedgerBusy:
+                continue
+            return
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, batches))
+    check(client, expected)
+
+
+def test_other_workers_between_read_and_write() -> None:
+    world = World(11, streams=2, invocations=8)
+    waiting = world.deliveries()
+    client = FakeDynamoDB()
+
+    def interleave(operation: str, when: str) -> None:
+        if operation == "TransactWriteItems" and when == "before" and waiting:
+            writer_of(client).write(read_payload(payload(waiting.pop()), "us-east-1"))
+
+    client.fault = interleave
+    while waiting:
+        writer_of(client).write(read_payload(payload(waiting.pop()), "us-east-1"))
+    client.fault = lambda operation, when: None
+    check(client, recount(world.events))
+
+
+def test_conflicts_that_persist_are_raised() -> None:
+    def conflict(operation: str, when: str) -> None:
+        if operation == "TransactWriteItems":
+            reasons = [{"Code": "TransactionConflict"}]
+            raise client_error("TransactionCanceledException", operation, CancellationReasons=reasons)
+
+    world = World(1, streams=1)
+    client = FakeDynamoDB(conflict)
+    with pytest.raises(LedgerBusy, match="TransactionConflict"):
+        writer_of(client).write(read_payload(payload(world.events), "us-east-1"))
+
+
+def test_missing_permissions_are_not_retried() -> None:
+    def deny(operation: str, when: str) -> None:
+        if operation == "TransactWriteItems":
+            raise client_error("AccessDeniedException", operation)
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        writer_of(FakeDynamoDB(deny)).write(read_payload(payload(World(1).events[:5]), "us-east-1"))
+
+
+def test_a_full_batch_takes_few_requests() -> None:
+    world = World(5, streams=1, invocations=130)
+    client = FakeDynamoDB()
+    result = writer_of(client).write(read_payload(payload(world.events), "us-east-1"))
+    requests = client.calls["TransactWriteItems"] + client.calls["BatchGetItem"]
+    assert result.requests == requests
+    assert requests <= 20 * len(world.events) / 1000 + 2
+
+
+def test_reading_a_day_takes_requests_by_hours_and_shards_alone() -> None:
+    for invocations in (2, 40):
+        client = FakeDynamoDB()
+        world = World(5, invocations=invocations)
+        write_all(writer_of(client), world.deliveries())
+        reader = LedgerReader(client, TABLES, shards=4)
+        reader.last(24, datetime.fromtimestamp(world.events[0].timestamp / 1000, UTC))
+        assert reader.requests == 24 * 4
+
+
+def test_a_batch_of_duplicates_changes_nothing() -> None:
+    world = World(9, streams=1)
+    client = FakeDynamoDB()
+    batch = read_payload(payload(world.events), "us-east-1")
+    first = writer_of(client).write(batch)
+    before = copy.deepcopy(client.tables)
+    again = writer_of(client).write(read_payload(payload(world.events), "us-east-1"))
+    assert client.tables == before
+    assert (again.events, again.reports, again.increments) == (0, 0, {})
+    assert again.duplicates == first.events + first.reports

@@ -1,0 +1,158 @@
+"""As much of DynamoDB as the ledger uses, in memory: fast, strict about limits, and it fails on command."""
+
+from __future__ import annotations
+
+import copy
+import re
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Context, Decimal, Inexact, Rounded
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+_NUMBERS = Context(prec=38, traps=[Inexact, Rounded])
+
+
+def client_error(code: str, operation: str, **extra: Any) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": code}, **extra}, operation)  # type: ignore[typeddict-item]
+
+
+class FakeDynamoDB:
+    """A client. `fault(operation, when)` is called "before" and "after" each call's effect."""
+
+    def __init__(self, fault: Callable[[str, str], None] = lambda operation, when: None) -> None:
+        self.tables: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+        self.fault = fault
+        self.calls: dict[str, int] = {}
+        self._tokens: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def _call(self, operation: str, effect: Callable[[], Any]) -> Any:
+        self.fault(operation, "before")
+        with self._lock:
+            self.calls[operation] = self.calls.get(operation, 0) + 1
+            answer = copy.deepcopy(effect())
+        self.fault(operation, "after")
+        return answer
+
+    def _table(self, name: str) -> dict[tuple[str, str], dict[str, Any]]:
+        return self.tables.setdefault(name, {})
+
+    def transact_write_items(self, *, TransactItems: list[Any], ClientRequestToken: str) -> Any:
+        return self._call("TransactWriteItems", lambda: self._transact(TransactItems, ClientRequestToken))
+
+    def _transact(self, actions: list[Any], token: str) -> Any:
+        if token in self._tokens:
+            if self._tokens[token] != actions:
+                raise client_error("IdempotentParameterMismatchException", "TransactWriteItems")
+            return {}
+        places = []
+        for action in actions:
+            ((_, body),) = action.items()
+            key = body.get("Item") or body["Key"]
+            places.append((body["TableName"], key["pk"]["S"], key["sk"]["S"]))
+        size = sum(_size(next(iter(action.values())).get("Item", {})) for action in actions)
+        items = [next(iter(action.values())).get("Item", {}) for action in actions]
+        if (
+            len(actions) > 100
+            or not actions
+            or len(set(places)) < len(places)
+            or size > 4_000_000
+            or any(_size(item) > 400_000 for item in items)
+        ):
+            raise client_error("ValidationException", "TransactWriteItems")
+        reasons = []
+        for action, (table, pk, sk) in zip(actions, places, strict=True):
+            ((_, body),) = action.items()
+            failed = not _holds(body, self._table(table).get((pk, sk)))
+            reasons.append({"Code": "ConditionalCheckFailed" if failed else "None"})
+        if any(reason["Code"] != "None" for reason in reasons):
+            raise client_error(
+                "TransactionCanceledException", "TransactWriteItems", CancellationReasons=reasons
+            )
+        for action, (table, pk, sk) in zip(actions, places, strict=True):
+            if "Put" in action:
+                self._table(table)[pk, sk] = copy.deepcopy(action["Put"]["Item"])
+            else:
+                _update(self._table(table), pk, sk, action["Update"])
+        self._tokens[token] = copy.deepcopy(actions)
+        return {}
+
+    def batch_get_item(self, *, RequestItems: Any) -> Any:
+        def effect() -> Any:
+            ((table, request),) = RequestItems.items()
+            keys = [(key["pk"]["S"], key["sk"]["S"]) for key in request["Keys"]]
+            if len(keys) > 100 or len(set(keys)) < len(keys):
+                raise client_error("ValidationException", "BatchGetItem")
+            found = [self._table(table)[key] for key in keys if key in self._table(table)]
+            return {"Responses": {table: found}, "UnprocessedKeys": {}}
+
+        return self._call("BatchGetItem", effect)
+
+    def batch_write_item(self, *, RequestItems: Any) -> Any:
+        def effect() -> Any:
+            ((table, requests),) = RequestItems.items()
+            if len(requests) > 25:
+                raise client_error("ValidationException", "BatchWriteItem")
+            for request in requests:
+                item = request["PutRequest"]["Item"]
+                self._table(table)[item["pk"]["S"], item["sk"]["S"]] = copy.deepcopy(item)
+            return {"UnprocessedItems": {}}
+
+        return self._call("BatchWriteItem", effect)
+
+    def get_item(self, *, TableName: str, Key: Any) -> Any:
+        item = self._table(TableName).get((Key["pk"]["S"], Key["sk"]["S"]))
+        return {} if item is None else {"Item": copy.deepcopy(item)}
+
+    def query(self, *, TableName: str, ExpressionAttributeValues: Any, **_: Any) -> Any:
+        def effect() -> Any:
+            pk = ExpressionAttributeValues[":pk"]["S"]
+            rows = sorted((key, item) for key, item in self._table(TableName).items() if key[0] == pk)
+            return {"Items": [item for _, item in rows]}
+
+        return self._call("Query", effect)
+
+    def scan(self, *, TableName: str, **_: Any) -> Any:
+        return {"Items": [item for _, item in sorted(self._table(TableName).items())]}
+
+    def get_paginator(self, name: str) -> Any:
+        operation = getattr(self, name)
+
+        class Paginator:
+            def paginate(self, **arguments: Any) -> Iterator[Any]:
+                yield operation(**arguments)
+
+        return Paginator()
+
+
+def _size(item: dict[str, Any]) -> int:
+    total = 0
+    for name, value in item.items():
+        content = next(iter(value.values()))
+        total += len(name) + len(content.encode() if isinstance(content, str) else content)
+    return total
+
+
+def _holds(body: dict[str, Any], item: dict[str, Any] | None) -> bool:
+    condition = body.get("ConditionExpression")
+    if condition is None:
+        return True
+    if condition == "attribute_not_exists(pk)":
+        return item is None
+    assert condition == "ver = :known"
+    return item is not None and item["ver"] == body["ExpressionAttributeValues"][":known"]
+
+
+def _update(rows: dict[tuple[str, str], dict[str, Any]], pk: str, sk: str, body: dict[str, Any]) -> None:
+    item = rows.setdefault((pk, sk), {"pk": {"S": pk}, "sk": {"S": sk}})
+    found = re.fullmatch(r"SET expires_at = :expires ADD (.+)", body["UpdateExpression"])
+    assert found, body["UpdateExpression"]
+    values = body["ExpressionAttributeValues"]
+    item["expires_at"] = values[":expires"]
+    for pair in found[1].split(", "):
+        name, value = pair.split(" ")
+        name = body["ExpressionAttributeNames"][name]
+        before = Decimal(item.get(name, {"N": "0"})["N"])
+        item[name] = {"N": format(_NUMBERS.add(before, Decimal(values[value]["N"])), "f")}
