@@ -59,7 +59,8 @@ class Process:
 
     def text_report(self, billed_ms: int, memory_mb: int = 128, request_id: str = "req-1") -> None:
         self.lines.append(
-            f"REPORT RequestId: {request_id}\tDuration: {billed_ms - 0.5} ms\tBilled Duration: {billed_ms} ms\t"
+            f"REPORT RequestId: {request_id}\tDuration: {billed_ms - 0.5} ms\t"
+            f"Billed Duration: {billed_ms} ms\t"
             f"Memory Size: {memory_mb} MB\tMax Memory Used: 60 MB\t\n"
         )
 
