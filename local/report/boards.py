@@ -165,7 +165,7 @@ def read_alarms(cloudwatch: Any, wanted: list[str] | None = None) -> list[dict[s
 def alarm_chip(alarm: Mapping[str, str]) -> str:
     """One alarm as a coloured chip."""
     short = re.sub(r"^AgentOps-[^-]+-", "", alarm["name"])
-    state = alarm["state"].replace("_", " ").capitalize() if alarm["state"] != "OK" else "OK"
+    state = {"ALARM": "In alarm", "INSUFFICIENT_DATA": "No data"}.get(alarm["state"], alarm["state"])
     tip = f"{alarm['name']}: {alarm['about']} {alarm['reason']}".strip()
     return (
         f'<span class="chip {alarm["state"].lower()}" title="{esc(tip)}"><b>{esc(short)}</b>'
