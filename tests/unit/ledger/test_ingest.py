@@ -1,0 +1,249 @@
+"""The ingest function on real subscription payloads: what it commits, prints, refuses and keeps."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from agentops_monitoring.functions import gauges, ingest
+from agentops_monitoring.ledger.dead_letters import join
+from agentops_monitoring.ledger.reader import LedgerReader
+from tests.unit.ledger.conftest import TABLES, create_tables
+from tests.unit.ledger.streams import LogEvent, World, payload, proof, recount
+
+
+class Context:
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+class Plane:
+    """The function with its tables and its queue."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.dynamodb = boto3.client("dynamodb", region_name="us-east-1")
+        create_tables(self.dynamodb)
+        self.sqs = boto3.client("sqs", region_name="us-east-1")
+        self.queue = self.sqs.create_queue(QueueName="dead")["QueueUrl"]
+        self.capsys = capsys
+
+    def deliver(self, body: dict[str, Any] | str) -> dict[str, int]:
+        data = body if isinstance(body, str) else _encode(body)
+        return ingest.handler({"awslogs": {"data": data}}, Context())
+
+    def metrics(self) -> dict[tuple[str, ...], list[float]]:
+        """What was printed since the last call: (namespace, name, *dimension values) → values."""
+        found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for text in self.capsys.readouterr().out.splitlines():
+            line = json.loads(text)
+            for directive in line["_aws"]["CloudWatchMetrics"]:
+                (dimensions,) = directive["Dimensions"]
+                for metric in directive["Metrics"]:
+                    value = line[metric["Name"]]
+                    key = (directive["Namespace"], metric["Name"], *(line[name] for name in dimensions))
+                    found[key] += value if isinstance(value, list) else [value]
+        return found
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        texts = []
+        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for message in messages:
+                texts.append(message["Body"])
+                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return join(texts)
+
+
+def _encode(body: dict[str, Any]) -> str:
+    return base64.b64encode(gzip.compress(json.dumps(body).encode())).decode()
+
+
+@pytest.fixture
+def plane(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Plane]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
+        monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    ingest._ingest.cache_clear()
+    gauges._reader.cache_clear()
+    with mock_aws():
+        made = Plane(capsys)
+        monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", made.queue)
+        yield made
+
+
+def test_metrics_sum_to_the_recount(plane: Plane) -> None:
+    world = World(21, streams=2, invocations=3)
+    expected = recount(world.events)
+    sums: dict[tuple[str, ...], float] = defaultdict(float)
+    for batch in world.deliveries():
+        plane.deliver(payload(batch))
+        for key, values in plane.metrics().items():
+            sums[key] += sum(values)
+    llm = sum(each["llm_cost"] for each in expected.total.values())
+    compute = sum(each["compute_cost"] for each in expected.total.values())
+    assert sums["AgentOps/Costs", "LLMCost", "test"] == pytest.approx(float(llm))
+    assert sums["AgentOps/Costs", "LambdaExecutionCost", "test"] == pytest.approx(float(compute))
+    assert sums["AgentOps/Costs", "TotalCost", "test"] == pytest.approx(float(llm + compute))
+    by_type = [value for key, value in sums.items() if key[1] == "EventCost"]
+    assert sum(by_type) == pytest.approx(float(llm + compute))
+    for (_, kind), (_, cost) in expected.types.items():
+        if cost and len([1 for _, other in expected.types if other == kind]) == 1:
+            assert sums["AgentOps/Costs", "EventCost", "test", kind] == pytest.approx(float(cost))
+    sent = sum(each["messages_sent"] for each in expected.total.values())
+    assert sums["AgentOps/Collaboration", "MessageCount", "test"] == sent
+    assert sums["AgentOps/Monitor", "Malformed", "test"] == 0
+
+
+def test_a_redelivery_prints_no_cost(plane: Plane) -> None:
+    world = World(22, streams=1)
+    first = plane.deliver(payload(world.events))
+    assert any(key[1] == "TotalCost" for key in plane.metrics())
+    again = plane.deliver(payload(world.events))
+    metrics = plane.metrics()
+    assert not any(key[0] in ("AgentOps/Costs", "AgentOps/Collaboration") for key in metrics)
+    assert metrics["AgentOps/Monitor", "Duplicates", "test"] == [first["events"] + first["reports"]]
+    assert again["events"] == 0
+
+
+def _event_line(stream: str, **changes: Any) -> str:
+    body = {
+        "v": 1, "id": "abc-1", "type": "issue_detected", "agent": "manager", "env": "test",
+        "at": "2026-11-22T08:00:00.000Z", "workflow_id": "w", "trace_id": "0" * 32, "span_id": "1" * 16,
+        "parent_id": None, "request_id": "r", "seq": 1, "proof": proof("abc", stream), "data": {},
+    }  # fmt: skip
+    return json.dumps({"issue_detected": 1, "agentops.event": body | changes})
+
+
+STREAM = "2026/11/22/manager[$LATEST]00112233445566778899aabbccddeeff"
+
+
+@pytest.mark.parametrize(
+    ("message", "metric", "reason"),
+    [
+        (_event_line(STREAM, proof="0" * 24), "Forged", "proof"),
+        (_event_line(STREAM, proof=None), "Forged", "proof"),
+        (_event_line("another stream"), "Forged", "proof"),
+        (_event_line(STREAM)[:-40], "Malformed", "not JSON"),
+        (_event_line(STREAM, at="yesterday"), "Malformed", "at is"),
+        (_event_line(STREAM, v=2), "Malformed", "version 2"),
+        (_event_line(STREAM, workflow_id=""), "Malformed", "workflow_id"),
+        (_event_line(STREAM, seq="1"), "Malformed", "seq"),
+        ('{"agentops.event": [1]}', "Malformed", "no object"),
+        ("The model said: agentops.event", "Malformed", "neither"),
+        ("REPORT RequestId: torn", "Malformed", "torn"),
+        ('{"type":"platform.report","record":{"requestId":"r","metrics":{}}}', "Malformed", "lacks"),
+        (
+            '{"type":"platform.report","record":{"requestId":"r","metrics":'
+            '{"durationMs":1,"billedDurationMs":1e12,"memorySizeMB":128}}}',
+            "Malformed",
+            "range",
+        ),
+    ],
+)
+def test_bad_lines_are_kept_whole_with_their_reason(
+    plane: Plane, message: str, metric: str, reason: str
+) -> None:
+    good = _event_line(STREAM, id="abc-2", seq=2)
+    name = "agentops|test|manager|arm64"
+    events = [LogEvent(STREAM, name, "1", 1_795_334_400_000, message), LogEvent(STREAM, name, "2", 1, good)]
+    assert plane.deliver(payload(events)) | {"requests": 0} == {
+        "events": 1, "reports": 0, "duplicates": 0, "rejected": 1, "requests": 0,
+    }  # fmt: skip
+    metrics = plane.metrics()
+    assert metrics["AgentOps/Monitor", metric, "test"] == [1]
+    (letter,) = plane.dead_letters()
+    (kept,) = letter["logEvents"]
+    assert kept["message"] == message
+    assert reason in kept["reason"]
+    assert letter["logStream"] == STREAM
+
+
+def test_what_cannot_be_decoded_is_kept(plane: Plane) -> None:
+    plane.deliver("bm8gZ3ppcA==")
+    (letter,) = plane.dead_letters()
+    assert letter["awslogs"]["data"] == "bm8gZ3ppcA=="
+    assert "decoded" in letter["reason"]
+
+
+def test_a_bad_line_of_a_megabyte_is_kept_whole(plane: Plane) -> None:
+    message = '{"agentops.event": ' + "".join(chr(33 + (i * i) % 90) for i in range(900_000))
+    plane.deliver(payload([LogEvent(STREAM, "agentops|test|m|arm64", "1", 1, message)]))
+    (letter,) = plane.dead_letters()
+    assert letter["logEvents"][0]["message"] == message
+
+
+def test_control_messages_are_ignored(plane: Plane) -> None:
+    plane.deliver(
+        {"messageType": "CONTROL_MESSAGE", "logEvents": [{"id": "1", "timestamp": 1, "message": "x"}]}
+    )
+    assert plane.dead_letters() == []
+
+
+def test_an_event_of_five_megabytes(plane: Plane) -> None:
+    """Split into lines, larger than a transaction even when compressed."""
+    noise = base64.b64encode(b"".join(_digest(i) for i in range(60_000))).decode()
+    data = {"decision_type": "big", "reasoning_chain": [{"thought": noise}], "confidence_score": 0.5}
+    text = json.dumps(data)
+    assert len(text) > 5_000_000 // 2
+    size = 50_000
+    chunks = [text[start : start + size] for start in range(0, len(text), size)]
+    name = "agentops|test|manager|arm64"
+    lines = []
+    for number, chunk in enumerate(chunks, start=1):
+        line = json.loads(_event_line(STREAM, type="decision_made", part=[number, len(chunks)], chunk=chunk))
+        line["decision_made"] = 1
+        del line["agentops.event"]["data"]
+        lines.append(LogEvent(STREAM, name, str(number), 1_795_334_400_000, json.dumps(line)))
+    for start in range(0, len(lines), 7):
+        plane.deliver(payload(lines[start : start + 7]))
+    reader = LedgerReader(plane.dynamodb, TABLES)
+    (decision,) = reader.latest_decisions(["manager"])
+    assert decision["data"] == data
+    (event,) = reader.workflow_events("w")
+    assert event["data"] == {"decision_type": "big", "confidence_score": 0.5}
+    assert plane.dead_letters() == []
+
+
+def _digest(number: int) -> bytes:
+    from hashlib import sha256
+
+    return sha256(str(number).encode()).digest()
+
+
+def test_gauges(plane: Plane) -> None:
+    world = World(23, streams=2, invocations=3)
+    expected = recount(world.events)
+    for batch in world.deliveries():
+        plane.deliver(payload(batch))
+    reader = LedgerReader(plane.dynamodb, TABLES)
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    values = list(gauges.gauges(reader, "test", Decimal(10), noon))
+    spent = {v.dimensions.get("AgentName"): v.value for v in values if v.name == "SpendToDate"}
+    total = sum((usd for (day, _), usd in expected.day_spend.items() if day == "2026-11-22"), Fraction(0))
+    assert spent[None] == pytest.approx(float(total))
+    used = [v.value for v in values if v.name == "BudgetUtilization" and len(v.dimensions) == 1]
+    assert used == [pytest.approx(float(total) * 10)]
+    tomorrow = gauges.gauges(reader, "test", Decimal(10), noon + timedelta(days=1))
+    assert {v.value for v in tomorrow} == {0.0}
+    assert {v.dimensions.get("AgentName") for v in values} == {*spent}
+
+
+@pytest.mark.parametrize("text", ["", "ten", "-1", "NaN"])
+def test_a_budget_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="COST_ALERT_THRESHOLD"):
+        gauges.budget(text)
