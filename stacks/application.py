@@ -12,6 +12,7 @@ import aws_cdk as cdk
 import constructs
 
 from agentops_constructs import MonthlyEstimate, monthly_estimate
+from agentops_constructs.bundling import BundlingError
 from agentops_constructs.validation import acknowledge
 
 from .agents_stack import AgentsStack
@@ -55,7 +56,11 @@ class Application:
         try:
             self.app.synth()
         except RuntimeError as error:
-            raise AppError(*_validation_lines(error)) from None
+            # Checks over the tree list what is wrong, path and reason; anything else is a defect of ours.
+            problems = [line.strip() for line in str(error).splitlines() if line.strip().startswith("[")]
+            if "Validation failed" not in str(error) or not problems:
+                raise
+            raise AppError(*problems) from None
         print(f"{self.settings.environment}: {self.estimate()}", file=sys.stderr)
 
 
@@ -80,8 +85,8 @@ def build(context: Mapping[str, Any] | None = None) -> Application:
         raise AppError(*error.args) from None
     try:
         stacks = _stacks(app, settings)
-    except (ValueError, RuntimeError) as error:
-        raise AppError(_first_line(error)) from error
+    except (ValueError, BundlingError) as error:
+        raise AppError(str(error)) from error
     # Python 3.13 is the newest that the AgentOps SDK declares, and all functions run on one version.
     for stack in stacks.values():
         acknowledge(stack, "AwsSolutions-L1", "the newest Python that the AgentOps SDK declares")
@@ -122,13 +127,3 @@ def _guard_constructs() -> None:
             f"the PyPI package 'constructs' is shadowed by {home.parent}: "
             "the folder constructs/ must hold no __init__.py"
         )
-
-
-def _validation_lines(error: RuntimeError) -> list[str]:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    listed = [line for line in lines if line.startswith("[")]
-    return listed or [lines[0] if lines else "synthesis failed"]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,6 +17,7 @@ from agentops_constructs import (
     MonitoringPlane,
 )
 from agentops_monitoring import pricing
+from agentops_monitoring.catalogue import AGENT_NAME, COSTS
 
 from .settings import Settings
 from .team import FLOWS, TEAM
@@ -40,14 +41,15 @@ class DashboardsStack(Stack):
         agents: list[AgentRef] = []
         for member in TEAM:
             agents.append(member.ref(monitoring.names))
-            cost = CostAlarm(
-                self,
-                f"{member.title}Cost",
-                monitoring=monitoring,
-                agent=member.name,
-                threshold_usd=budget,
-            )
-            shown.append(cost.alarm)
+            if monitoring.metrics.has(COSTS, "SpendToDate", AGENT_NAME):
+                cost = CostAlarm(
+                    self,
+                    f"{member.title}Cost",
+                    monitoring=monitoring,
+                    agent=member.name,
+                    threshold_usd=budget,
+                )
+                shown.append(cost.alarm)
             shown += [
                 self._alarm(monitoring.names.alarm(f"{kind}-{member.name}"))
                 for kind in ("LogDelivery", "FailedEvents")

@@ -38,6 +38,10 @@ _IGNORED_SUFFIXES = frozenset({".pyc", ".pyo"})
 _INSTALLER_FILES = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", ".lock"})
 
 
+class BundlingError(RuntimeError):
+    """The packages of a function can't be installed; the message says which and why in one line."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSource:
     """The folder that holds an agent's code; the monitor is bundled into its asset.
@@ -220,7 +224,7 @@ def _install(requirements: Path, target: Path, platform: Iterable[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise RuntimeError(f"pip could not install {requirements.name} for the export function: {last}")
+        raise BundlingError(f"pip could not install {requirements.name} for the export function: {last}")
 
 
 def _normalise(root: Path) -> None:

@@ -82,7 +82,7 @@ class MonitoredAgent(Construct):
         for each in self.event_types:
             catalogue.custom_event_spec(each)
         runtime = function_props.pop("runtime", bundling.RUNTIME)
-        is_image = runtime == lambda_.Runtime.FROM_IMAGE
+        is_image = runtime.name == lambda_.Runtime.FROM_IMAGE.name
         _check(self.agent_name, runtime, is_image, function_props, environment or {})
 
         self.log_group: logs.ILogGroup = function_props.pop("log_group", None) or logs.LogGroup(
