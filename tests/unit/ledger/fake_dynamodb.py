@@ -102,15 +102,42 @@ class FakeDynamoDB:
 
         return self._call("BatchWriteItem", effect)
 
-    def get_item(self, *, TableName: str, Key: Any) -> Any:
+    def update_item(self, *, TableName: str, Key: Any, **body: Any) -> Any:
+        """`SET until = :until` under a condition: what a cursor needs."""
+        key = Key["pk"]["S"], Key["sk"]["S"]
+        item = self._table(TableName).get(key)
+        values = body["ExpressionAttributeValues"]
+        known = item is not None and item["until"] == values.get(":before")
+        if not (item is None if body["ConditionExpression"] == "attribute_not_exists(pk)" else known):
+            raise client_error("ConditionalCheckFailedException", "UpdateItem")
+        self._table(TableName)[key] = {**Key, "until": values[":until"]}
+        return {}
+
+    def get_item(self, *, TableName: str, Key: Any, **_: Any) -> Any:
         item = self._table(TableName).get((Key["pk"]["S"], Key["sk"]["S"]))
         return {} if item is None else {"Item": copy.deepcopy(item)}
 
-    def query(self, *, TableName: str, ExpressionAttributeValues: Any, **_: Any) -> Any:
+    def query(
+        self,
+        *,
+        TableName: str,
+        ExpressionAttributeValues: Any,
+        IndexName: str = "",
+        ScanIndexForward: bool = True,
+        Limit: int | None = None,
+        **_: Any,
+    ) -> Any:
         def effect() -> Any:
             pk = ExpressionAttributeValues[":pk"]["S"]
-            rows = sorted((key, item) for key, item in self._table(TableName).items() if key[0] == pk)
-            return {"Items": [item for _, item in rows]}
+            first = ExpressionAttributeValues.get(":start", {"S": ""})["S"]
+            last = ExpressionAttributeValues.get(":end", {"S": "~"})["S"]
+            rows = [
+                (item[f"{IndexName}sk"]["S"], key, item)
+                for key, item in self._table(TableName).items()
+                if item.get(f"{IndexName}pk") == {"S": pk} and first <= item[f"{IndexName}sk"]["S"] <= last
+            ]
+            rows.sort(key=lambda row: row[:2], reverse=not ScanIndexForward)
+            return {"Items": [item for _, _, item in rows[:Limit]]}
 
         return self._call("Query", effect)
 

@@ -1,0 +1,1 @@
+"""What the ledger says about the agents: flows, effectiveness, findings and what could cost less."""

@@ -1,0 +1,124 @@
+"""Lambda entry point, each five minutes: findings since the last run, as metrics and on the bus."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from agentops_monitoring import settings
+from agentops_monitoring.analysis.findings import GRACE, LOOKBACK, Finding, find
+from agentops_monitoring.catalogue import ANOMALIES, COLLABORATION
+from agentops_monitoring.emf import MetricValue, emf_lines
+from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.reader import LedgerReader
+
+SLICE = timedelta(minutes=5)
+SOURCE = "agentops.analyze"
+DETAIL_TYPE = "agentops.finding"
+_KINDS = ("lost_message", "handoff_loop", "traffic_spike")
+
+
+class Cursor:
+    """How far analysis has come, kept in the ledger, so that a late run skips nothing."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+        self._key = {"pk": {"S": "CURSOR#analyze"}, "sk": {"S": schema.STATE}}
+
+    def read(self) -> datetime | None:
+        """Return where the last run ended; None before the first."""
+        found = self._client.get_item(TableName=self._table, Key=self._key, ConsistentRead=True).get("Item")
+        return datetime.fromisoformat(found["until"]["S"]) if found else None
+
+    def move(self, before: datetime | None, until: datetime) -> bool:
+        """Move on; False when another run did so meanwhile, and found the same."""
+        from botocore.exceptions import ClientError
+
+        values = {":until": {"S": until.isoformat()}}
+        condition = "attribute_not_exists(pk)"
+        if before is not None:
+            condition, values[":before"] = "until = :before", {"S": before.isoformat()}
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=self._key,
+                UpdateExpression="SET until = :until",
+                ConditionExpression=condition,
+                ExpressionAttributeValues=values,
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+
+def due(before: datetime | None, now: datetime) -> tuple[datetime, datetime]:
+    """Return the slice of time that a run looks at; it is empty when there is nothing new."""
+    end = now - GRACE
+    return max(before or end - SLICE, end - LOOKBACK), end
+
+
+def metric_values(findings: Sequence[Finding], environment: str) -> list[MetricValue]:
+    """Return the metrics of findings, zeros included: no data must mean that nothing ran."""
+    own = {"Environment": environment}
+    counts = {kind: float(sum(each.kind == kind for each in findings)) for kind in _KINDS}
+    return [
+        *(MetricValue(ANOMALIES, kind, count, own) for kind, count in counts.items()),
+        MetricValue(COLLABORATION, "LostMessages", counts["lost_message"], own),
+        MetricValue(COLLABORATION, "LoopsDetected", counts["handoff_loop"], own),
+    ]
+
+
+def publish(client: Any, bus: str, findings: Sequence[Finding], environment: str) -> None:
+    """Put findings on the bus, ten a request.
+
+    Raises
+    ------
+    RuntimeError
+        The bus refused some.
+    """
+    for start in range(0, len(findings), 10):
+        entries = [
+            {
+                "Source": SOURCE,
+                "DetailType": DETAIL_TYPE,
+                "EventBusName": bus,
+                "Detail": json.dumps({"environment": environment, "kind": each.kind, "key": each.key}
+                                     | {"evidence": each.evidence}),
+            }
+            for each in findings[start : start + 10]
+        ]  # fmt: skip
+        answer = client.put_events(Entries=entries)
+        if answer.get("FailedEntryCount"):
+            raise RuntimeError(f"the bus {bus} refused {answer['FailedEntryCount']} findings")
+
+
+@lru_cache(maxsize=1)
+def _parts() -> tuple[LedgerReader, Cursor]:
+    client, tables = schema.client(), schema.Tables.from_environment()
+    return LedgerReader(client, tables), Cursor(client, tables.ledger)
+
+
+def handler(event: Mapping[str, Any], context: Any) -> None:  # noqa: ARG001 - Lambda's signature
+    """Print the metrics of what was found, and put the findings on the bus."""
+    reader, cursor = _parts()
+    found = settings.load()
+    before = cursor.read()
+    start, end = due(before, datetime.now(UTC))
+    if start >= end:
+        return
+    findings = find(reader, start, end)
+    for line in emf_lines(metric_values(findings, found.environment), at_ms=time.time_ns() // 1_000_000):
+        print(line, flush=True)
+    if findings:
+        import boto3
+
+        publish(boto3.client("events"), found.event_bus, findings, found.environment)
+    # Last, so that what fails before is found again: a finding may repeat, with its key, and is never missed.
+    cursor.move(before, end)
