@@ -72,7 +72,6 @@ class Local:
         notifications.install(submit)
         templates.install()
         self._alarms = alarms.install()
-        self._alarms.start()
         eventbridge._now_ts = clock.now
         eventbridge._SCHEDULER_TICK_INTERVAL = 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import contextvars
 import json
 import logging
 import threading
@@ -83,30 +83,23 @@ class Invocations:
         return invocation.request_id
 
     def deliver(self, arn: str, destination_body: Any, attributes: Mapping[str, str] | None = None) -> None:
-        """Send a dead letter, or a destination's record, to a queue, a topic, a function or a bus."""
-        service = arn.split(":")[2]
+        """Send a dead letter, or a destination's record, to a queue."""
         try:
-            if service == "sqs":
-                url = self._client("sqs").get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"]
-                typed = {k: {"DataType": "String", "StringValue": v} for k, v in (attributes or {}).items()}
-                self._client("sqs").send_message(
-                    QueueUrl=url, MessageBody=json.dumps(destination_body), MessageAttributes=typed
-                )
-            elif service == "sns":
-                self._client("sns").publish(TopicArn=arn, Message=json.dumps(destination_body))
-            elif service == "lambda":
-                self._client("lambda").invoke(
-                    FunctionName=arn, InvocationType="Event", Payload=json.dumps(destination_body)
-                )
-            else:
-                log.error("destination not supported: %s", arn)
+            if arn.split(":")[2] != "sqs":
+                raise ValueError(f"local AWS: destination not supported: {arn}")
+            sqs = self._sqs()
+            typed = {k: {"DataType": "String", "StringValue": v} for k, v in (attributes or {}).items()}
+            sqs.send_message(
+                QueueUrl=sqs.get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"],
+                MessageBody=json.dumps(destination_body),
+                MessageAttributes=typed,
+            )
         except Exception:  # as on AWS, the event is gone then; there it counts in DestinationDeliveryFailures
             log.exception("nothing delivered to %s", arn)
 
-    @functools.cache  # noqa: B019 - one object for the life of the process
-    def _client(self, service: str) -> Any:
+    def _sqs(self) -> Any:
         return boto3.client(
-            service,  # type: ignore[call-overload]
+            "sqs",
             endpoint_url=self._endpoint,
             region_name=get_region(),
             aws_access_key_id=get_account_id(),
@@ -161,7 +154,6 @@ class Invocations:
         retries = settings.get("MaximumRetryAttempts")
         pause = self._retry_seconds * 2 ** (invocation.attempts - 1)
         if not result.failed:
-            self._destination(invocation, result, "Success", "OnSuccess")
             self._end(invocation)
         elif invocation.attempts > (RETRIES if retries is None else int(retries)):
             self._give_up(invocation, result, "RetriesExhausted")
@@ -176,22 +168,21 @@ class Invocations:
         timer.start()
 
     def _give_up(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
-        self._destination(invocation, result, condition, "OnFailure")
+        self._failure_destination(invocation, result, condition)
         queue = (invocation.record["config"].get("DeadLetterConfig") or {}).get("TargetArn")
         if queue:
-            attributes = {"RequestID": invocation.request_id, "ErrorCode": "200" if result else "429"}
-            message = (
-                result.payload.get("errorMessage", "") if result and isinstance(result.payload, dict) else ""
-            )
-            self.deliver(
-                queue, invocation.event, attributes | {"ErrorMessage": (message or condition)[:1024]}
-            )
+            answer = result.payload if result and isinstance(result.payload, dict) else {}
+            attributes = {
+                "RequestID": invocation.request_id,
+                "ErrorCode": "200" if result else "429",
+                "ErrorMessage": str(answer.get("errorMessage") or condition)[:1024],
+            }
+            self.deliver(queue, invocation.event, attributes)
         self._end(invocation)
 
-    def _destination(self, invocation: _Invocation, result: Result | None, condition: str, kind: str) -> None:
-        arn = ((_settings(invocation.record).get("DestinationConfig") or {}).get(kind) or {}).get(
-            "Destination"
-        )
+    def _failure_destination(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
+        destinations = _settings(invocation.record).get("DestinationConfig") or {}
+        arn = (destinations.get("OnFailure") or {}).get("Destination")
         if not arn:
             return
         context = {
@@ -207,8 +198,8 @@ class Invocations:
             "requestPayload": invocation.event,
         }
         if result is not None:
-            body["responseContext"] = {"statusCode": 200, "executedVersion": "$LATEST"}
-            body["responseContext"] |= {"functionError": "Unhandled"} if result.failed else {}
+            answered = {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
+            body["responseContext"] = answered
             body["responsePayload"] = result.payload
         self.deliver(arn, body)
 
@@ -243,10 +234,9 @@ def install(invocations: Invocations) -> None:
             if dead_letters:
                 whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
                 facts = {"ERROR_CODE": "NO_RESOURCE", "RULE_ARN": rule.get("Arn", ""), "TARGET_ARN": arn}
+                run = contextvars.copy_context().run
                 # Off the event loop: the queue is reached through it.
-                threading.Thread(
-                    target=invocations.deliver, args=(dead_letters, whole, facts), daemon=True
-                ).start()
+                threading.Thread(target=run, args=(invocations.deliver, dead_letters, whole, facts)).start()
             return
         stock_invoke(target, event, rule, view)
 

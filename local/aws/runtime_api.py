@@ -108,7 +108,6 @@ def _text_lines(at_ms: int, raw: bytes) -> list[LogLine]:
 class _Request:
     method: str
     path: str
-    headers: str
     body: bytes
 
 
@@ -129,7 +128,7 @@ class _Connection:
         method, path, _ = head.split(" ", 2)
         body = bytes(self.received[head_end + 4 : end])
         del self.received[:end]
-        return _Request(method, path, head, body)
+        return _Request(method, path, body)
 
     def answer(self, status: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]

@@ -8,8 +8,6 @@ from typing import Any
 from ministack.services import dynamodb, lambda_svc
 from ministack.services.cloudformation import provisioners
 
-from local.aws import alarms
-
 Properties = Mapping[str, Any]
 # What MiniStack takes and then does nothing with.
 HOLLOW = ("AWS::Logs::MetricFilter",)
@@ -36,6 +34,12 @@ def _table(name: str, properties: Properties) -> None:
     dynamodb._tables[name]["DeletionProtectionEnabled"] = _true(protected)
 
 
+def _check_table(logical_id: str, properties: Properties) -> None:
+    name = properties.get("TableName")
+    if name in dynamodb._tables:  # MiniStack would put an empty one in the place of a retained table
+        raise ValueError(f"{logical_id}: a table with the identifier {name} already exists")
+
+
 def _function(name: str, properties: Properties) -> None:
     record = lambda_svc._functions[name]
     config = record["config"]
@@ -56,14 +60,10 @@ def _check_function(logical_id: str, properties: Properties) -> None:
         )
 
 
-def _check_nothing(_logical_id: str, _properties: Properties) -> None:
-    return
-
-
 def _extend(
     kind: str,
     finish: Callable[[str, Properties], None],
-    check: Callable[[str, Properties], None] = _check_nothing,
+    check: Callable[[str, Properties], None],
 ) -> None:
     stock = provisioners._RESOURCE_HANDLERS[kind]
 
@@ -76,7 +76,6 @@ def _extend(
     def update(
         physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None
     ) -> Any:
-        check(logical_id or physical_id, new)
         answer = stock["update"](physical_id, old, new, stack, logical_id)
         finish(answer[0], new)
         return answer
@@ -86,14 +85,8 @@ def _extend(
 
 def install() -> None:
     """Extend MiniStack's resource handlers."""
-    _extend("AWS::DynamoDB::GlobalTable", _table)
-    _extend("AWS::DynamoDB::Table", _table)
+    _extend("AWS::DynamoDB::GlobalTable", _table, _check_table)
+    _extend("AWS::DynamoDB::Table", _table, _check_table)
     _extend("AWS::Lambda::Function", _function, _check_function)
     for kind in HOLLOW:
         del provisioners._RESOURCE_HANDLERS[kind]
-    stock_alarm = provisioners._cw_metric_alarm_record
-
-    def alarm_record(name: str, properties: Properties) -> Any:
-        return alarms.record(name, properties) if properties.get("Metrics") else stock_alarm(name, properties)
-
-    provisioners._cw_metric_alarm_record = alarm_record

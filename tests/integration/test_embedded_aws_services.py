@@ -320,7 +320,7 @@ def test_alarm_on_metric_math_mails_once_and_tells_the_default_bus(aws: Embedded
     assert [mail for mail in aws.local("mail") if mail["topic"] == topic] == letters
     assert len(letters) == 1, "mails once, however often it is evaluated"
     assert letters[0]["to"] == "ops@example.com"
-    assert letters[0]["subject"] == f'ALARM: "{space}" in US East (N. Virginia)'
+    assert letters[0]["subject"] == f'ALARM: "{space}" in {REGION}'
     assert json.loads(letters[0]["body"])["NewStateValue"] == "ALARM"
     detail = event["detail"]
     assert event["resources"] == [f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{space}"]
@@ -503,7 +503,7 @@ def test_templates_keep_what_our_tables_alarms_and_functions_say(aws: EmbeddedAw
 @pytest.mark.parametrize(
     ("kind", "properties", "named"),
     [
-        ("AWS::Lambda::Function", {"Runtime": "nodejs22.x", "Role": "r", "Code": {"ZipFile": "x"}}, "nodejs22.x"),
+        ("AWS::Lambda::Function", {"Runtime": "nodejs22.x", "Role": "r", "Code": {"ZipFile": "x"}}, "nodejs"),
         ("AWS::CloudWatch::AnomalyDetector", {"Namespace": "n"}, "AWS::CloudWatch::AnomalyDetector"),
         ("AWS::Logs::MetricFilter", {"LogGroupName": "g"}, "AWS::Logs::MetricFilter"),
     ],
