@@ -23,7 +23,7 @@ from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import EXACT, share
-from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, add
+from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add
 
 _START, _DOMAIN, _CALL = "s", "d", "c"
 _ZERO = Decimal(0)
@@ -61,26 +61,28 @@ class _Run(NamedTuple):
 class Invocation:
     """The state of one invocation; it is changed by adding to it and never in any other way."""
 
-    __slots__ = ("_booked", "_entries", "_runs", "version")
+    __slots__ = ("_booked", "_entries", "_runs", "touches", "version")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
         self.version = version
+        self.touches: set[Key] = set()
+        """The counters that its contributions may change, at most."""
         self._entries: dict[str, _Entry] = {}
         self._runs: dict[str, _Run] = {}
         self._booked: Increments | None = None
         if text:
             raw = json.loads(text)
             for event_id, entry in raw["entries"].items():
-                self._entries[event_id] = _Entry(*entry)
+                self._add_entry(event_id, _Entry(*entry))
             for report_id, (at_ms, duration, billed, init, cost, status, agent) in raw["runs"].items():
-                self._runs[report_id] = _Run(
-                    at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost), status, agent
-                )
+                run = _Run(at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost), status, agent)
+                self._add_run(report_id, run)
 
     def copy(self) -> Invocation:
         """Return a copy to add to; what fails to commit is thrown away."""
         twin = Invocation(self.version)
         twin._entries, twin._runs = dict(self._entries), dict(self._runs)
+        twin.touches = set(self.touches)
         return twin
 
     def text(self) -> str:
@@ -110,8 +112,13 @@ class Invocation:
             kind, value = _CALL, str(event.call.cost)
         elif not event.is_domain:
             kind, value = _START, ""
-        self._entries[event.id] = _Entry(event.seq, event.at_ms, kind, value)
+        self._add_entry(event.id, _Entry(event.seq, event.at_ms, kind, value))
+
+    def _add_entry(self, event_id: str, entry: _Entry) -> None:
+        self._entries[event_id] = entry
         self._booked = None
+        if entry.kind == _CALL:
+            self.touches.add((_hour(entry.at_ms), schema.TYPES))
 
     def has_report(self, report: Report) -> bool:
         """Whether a report is in the state already."""
@@ -119,7 +126,7 @@ class Invocation:
 
     def add_report(self, report: Report) -> None:
         """Add a report; one that is there already changes nothing."""
-        self._runs[report.id] = _Run(
+        run = _Run(
             report.at_ms,
             report.duration_ms,
             report.billed_ms,
@@ -128,7 +135,17 @@ class Invocation:
             report.status,
             report.agent,
         )
+        self._add_run(report.id, run)
+
+    def _add_run(self, report_id: str, run: _Run) -> None:
+        self._runs[report_id] = run
         self._booked = None
+        hour = _hour(run.at_ms)
+        self.touches |= {
+            (bucket, name)
+            for bucket in (hour, _day(hour))
+            for name in (schema.TOTAL, schema.TYPES, schema.agent_key(run.agent))
+        }
 
     def contributions(self) -> Increments:
         """Return everything this invocation adds to the counters beyond what its events add by themselves."""
@@ -194,7 +211,7 @@ def _book_run(run: _Run, increments: Increments) -> None:
             add(increments, (hour, key), "cold_starts", 1)
         if run.status != "success":
             add(increments, (hour, key), "failed_runs", 1)
-        add(increments, (f"D#{hour[2:12]}", key), "compute_cost", run.cost)
+        add(increments, (_day(hour), key), "compute_cost", run.cost)
 
 
 def _allocate_run(run: _Run, moments: list[_Moment], increments: Increments) -> None:
@@ -223,23 +240,30 @@ def _hour(at_ms: int) -> str:
     return schema.hour_bucket(datetime.fromtimestamp(at_ms / 1000, UTC).isoformat())
 
 
+def _day(hour: str) -> str:
+    return schema.day_bucket(hour[2:])
+
+
 class Workflow:
     """Who took part in a workflow, and how it ended: its last ending counts, whichever comes first."""
 
-    __slots__ = ("_booked", "agents", "ended", "version")
+    __slots__ = ("_booked", "agents", "ended", "touches", "version")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
         self.version = version
+        self.touches: set[Key] = set()
+        """The counters that its contributions may change, at most."""
         raw: dict[str, Any] = json.loads(text) if text else {"agents": [], "ended": None}
         self.agents: set[str] = set(raw["agents"])
+        self._booked: Increments | None = None
         self.ended: tuple[str, str, str] | None = tuple(raw["ended"]) if raw["ended"] else None
         """(time, event id, "c" for completed or "f" for failed)"""
-        self._booked: Increments | None = None
+        self._note()
 
     def copy(self) -> Workflow:
         """Return a copy to add to."""
         twin = Workflow(self.version)
-        twin.agents, twin.ended = set(self.agents), self.ended
+        twin.agents, twin.ended, twin.touches = set(self.agents), self.ended, set(self.touches)
         return twin
 
     def text(self) -> str:
@@ -254,7 +278,13 @@ class Workflow:
         """Add an event."""
         self.agents.add(event.agent)
         self.ended = self._ending(event)
+        self._note()
+
+    def _note(self) -> None:
         self._booked = None
+        if self.ended is not None:
+            hour = schema.hour_bucket(self.ended[0])
+            self.touches |= {(hour, schema.TOTAL), (hour, schema.OUTCOMES)}
 
     def _ending(self, event: Event) -> tuple[str, str, str] | None:
         if event.type == AgentEventType.WORKFLOW_COMPLETED:

@@ -21,7 +21,7 @@ def pack(text: str, name: str = "data") -> tuple[Attributes, list[bytes]]:
     """
     if len(text) <= PLAIN_BYTES:
         return {name: {"S": text}}, []
-    packed = zlib.compress(text.encode("utf-8", "surrogatepass"), 6)
+    packed = zlib.compress(text.encode("utf-8", "surrogatepass"), 3)
     if len(packed) <= ITEM_BYTES:
         return {f"{name}_z": {"B": packed}}, []
     pieces = [packed[start : start + ITEM_BYTES] for start in range(0, len(packed), ITEM_BYTES)]

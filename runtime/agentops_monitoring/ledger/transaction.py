@@ -186,8 +186,8 @@ class Plan:
     ) -> bool:
         bound = set(counters)
         for key, kind in touched:
-            # What its contributions may touch: those before, and those of this hour.
-            bound |= set(self._state(key, kind).contributions())
+            # What it may touch already, and what it may touch with the addition.
+            bound |= self._state(key, kind).touches
             bound |= {(f"H#{hour}", name) for name in (schema.TOTAL, schema.TYPES, schema.OUTCOMES)}
         if agent is not None:
             bound |= {

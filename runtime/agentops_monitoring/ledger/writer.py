@@ -204,7 +204,10 @@ class LedgerWriter:
         The token is the transaction's: should an answer get lost, sending the same again tells success, and
         does not commit twice.
         """
-        actions = plan.actions(increments)
+        try:
+            actions = plan.actions(increments)
+        except OverflowError as error:
+            return _Failure(str(error), invalid=str(error))
         token = uuid.uuid4().hex
         attempt = 0
         while True:
