@@ -56,11 +56,11 @@ class Application:
         try:
             self.app.synth()
         except RuntimeError as error:
-            # Checks over the tree list what is wrong, path and reason; anything else is a defect of ours.
-            problems = [line.strip() for line in str(error).splitlines() if line.strip().startswith("[")]
-            if "Validation failed" not in str(error) or not problems:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            if "Validation failed" not in str(error):
                 raise
-            raise AppError(*problems) from None
+            # Checks over the tree list path and reason. What a rule book found, the CDK has printed already.
+            raise AppError(*([line for line in lines if line.startswith("[")] or lines)) from None
         print(f"{self.settings.environment}: {self.estimate()}", file=sys.stderr)
 
 

@@ -180,7 +180,7 @@ def test_a_package_that_can_t_be_installed_is_one_line(source: Path, tmp_path: P
     pins = tmp_path / "pins.txt"
     pins.write_text(f"tiny-helper @ {(tmp_path / 'no.whl').as_uri()}\n")
 
-    with pytest.raises(BundlingError, match="pins.txt") as caught:
+    with pytest.raises(BundlingError, match=r"pins\.txt") as caught:
         Bundle("broken", {".": source}, requirements=pins, for_host=True).build(tmp_path / "cache")
 
     assert "\n" not in str(caught.value)

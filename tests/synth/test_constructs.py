@@ -170,7 +170,7 @@ def test_an_image_says_what_it_has_to_bring(stack: Stack, agent: Callable[..., M
     with pytest.raises(ValueError, match="CMD"):
         agent(**image)
 
-    agent(**image, environment={"AGENTOPS_HANDLER": "app.handler"})
+    agent(**image, id="Told", environment={"AGENTOPS_HANDLER": "app.handler"})
 
     synth(stack).has_resource_properties(
         "AWS::Lambda::Function", {"PackageType": "Image", "Handler": Match.absent()}

@@ -287,8 +287,8 @@ def test_export_reads_new_items_alone_and_reports_each_failure(everything: Templ
 def test_the_sandbox_has_no_way_out_and_no_permission_but_its_logs(everything: Templates) -> None:
     function = everything.one(LAMBDA, FunctionName="agentops-sandbox-staging").properties
     role = function["Role"]["Fn::GetAtt"][0]
-    allowed = set()
-    denied = set()
+    allowed: set[str] = set()
+    denied: set[str] = set()
     for policy, statement in statements(everything):
         if {"Ref": role} in policy.properties["Roles"]:
             into = allowed if statement["Effect"] == "Allow" else denied
@@ -374,9 +374,9 @@ def test_alarms_respect_cloudwatch_s_limits(everything: Templates) -> None:
 
 
 def test_stacks_know_each_other_by_parameters_and_export_nothing(everything: Templates) -> None:
-    for part in everything.by_part.values():
-        assert "Fn::ImportValue" not in text(part)
-        assert not [output for output in part.get("Outputs", {}).values() if "Export" in output]
+    for template in everything.by_part.values():
+        assert "Fn::ImportValue" not in text(template)
+        assert not [output for output in template.get("Outputs", {}).values() if "Export" in output]
     published = {each.properties["Name"] for each in everything.resources("AWS::SSM::Parameter")}
     for part in ("agents", "dashboards"):
         found = {
