@@ -33,7 +33,7 @@ class Cursor:
     def read(self) -> datetime | None:
         """Return where the last run ended; None before the first."""
         found = self._client.get_item(TableName=self._table, Key=self._key, ConsistentRead=True).get("Item")
-        return datetime.fromisoformat(found["until"]["S"]) if found else None
+        return datetime.fromisoformat(found["analyzed_until"]["S"]) if found else None
 
     def move(self, before: datetime | None, until: datetime) -> bool:
         """Move on; False when another run did so meanwhile, and found the same."""
@@ -42,12 +42,12 @@ class Cursor:
         values = {":until": {"S": until.isoformat()}}
         condition = "attribute_not_exists(pk)"
         if before is not None:
-            condition, values[":before"] = "until = :before", {"S": before.isoformat()}
+            condition, values[":before"] = "analyzed_until = :before", {"S": before.isoformat()}
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=self._key,
-                UpdateExpression="SET until = :until",
+                UpdateExpression="SET analyzed_until = :until",
                 ConditionExpression=condition,
                 ExpressionAttributeValues=values,
             )
