@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 from os import path
+from threading import Lock
 from typing import Any
 
 from agentops_monitoring.pricing.usage import TokenUsage
@@ -191,11 +192,19 @@ def _spellings(name: str) -> Iterable[str]:
         yield head
 
 
-@lru_cache(maxsize=1)
+_book: Book | None = None
+_loading = Lock()
+
+
 def price_book() -> Book:
     """The committed book, read once."""
-    with open(path.join(path.dirname(__file__), "book.json"), encoding="utf-8") as file:
-        return Book(json.load(file))
+    global _book
+    if _book is None:
+        with _loading:
+            if _book is None:
+                with open(path.join(path.dirname(__file__), "book.json"), encoding="utf-8") as file:
+                    _book = Book(json.load(file))
+    return _book
 
 
 @lru_cache(maxsize=1024)
@@ -218,7 +227,10 @@ def resolve(model: str, *, region: str | None = None) -> str | None:
     if found is None:
         return None
     # Providers share some ids; one that means another provider's model by itself gets its provider's name.
-    return found.id if _find(found.id, None) is found else f"{found.provider}/{found.id}"
+    by_itself = _find(found.id, None)
+    if by_itself is not None and (by_itself.provider, by_itself.id) == (found.provider, found.id):
+        return found.id
+    return f"{found.provider}/{found.id}"
 
 
 def llm_cost(

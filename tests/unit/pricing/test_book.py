@@ -205,6 +205,21 @@ def test_a_warm_lookup_is_cheap() -> None:
     assert best / 2000 < 20e-6
 
 
+def test_threads_that_begin_together_agree() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'runtime'); sys.setswitchinterval(1e-6)\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from agentops_monitoring.pricing import resolve\n"
+        "names = ['claude-haiku-4-5', 'claude-3-opus', 'gpt-4o', 'claude-sonnet-4-5'] * 8\n"
+        "with ThreadPoolExecutor(16) as pool: print(sorted(set(pool.map(resolve, names))))"
+    )
+    root = Path(__file__).parents[3]
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == str(
+        ["claude-3-opus-latest", "claude-haiku-4-5", "claude-sonnet-4-5", "gpt-4o"]
+    )
+
+
 def test_importing_prices_loads_no_third_party_code() -> None:
     code = (
         "import sys; sys.path.insert(0, 'runtime'); import agentops_monitoring.pricing; "
