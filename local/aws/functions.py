@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -132,6 +133,7 @@ class Functions:
             everything = list(self._all)
         for environment in everything:  # a busy one is closed by the thread that drives it
             environment.kill()
+            shutil.rmtree(self._scratch(environment.log_stream), ignore_errors=True)
 
     def _invoke_in(
         self, environment: Environment | None, record: Record, event: bytes, request_id: str
@@ -155,14 +157,13 @@ class Functions:
             log.lines(environment.take_lines())
             log.report(outcome, init, environment.peak_memory_mb())
             log.write(environment.log_stream)
-        finally:
-            self._release(record, environment)
-        duration = outcome.seconds * 1000
-        for dimensions in ({"FunctionName": config["FunctionName"]}, {}):
+            dimensions = {"FunctionName": config["FunctionName"]}
             metrics.record("AWS/Lambda", "Invocations", 1, "Count", dimensions)
             metrics.record("AWS/Lambda", "Errors", int(outcome.status != "success"), "Count", dimensions)
-            metrics.record("AWS/Lambda", "Duration", duration, "Milliseconds", dimensions)
+            metrics.record("AWS/Lambda", "Duration", outcome.seconds * 1000, "Milliseconds", dimensions)
             metrics.record("AWS/Lambda", "Throttles", 0, "Count", dimensions)
+        finally:
+            self._release(record, environment)
         return Result(_payload(outcome, request_id), outcome.error_type, log.tail(), request_id)
 
     def _acquire(self, record: Record) -> Environment | None:
@@ -217,14 +218,20 @@ class Functions:
 
     def _close(self, environment: Environment) -> None:
         environment.close()
+        shutil.rmtree(self._scratch(environment.log_stream), ignore_errors=True)
         with self._lock:
             self._all.discard(environment)
+
+    def _scratch(self, log_stream: str) -> Path:
+        """Return an environment's folder for temporary files, which lives as long as it does."""
+        return self._folder / f"tmp-{log_stream[-32:]}"
 
     def _start(self, record: Record) -> Environment:
         config = record["config"]
         folder = self._unpack(record.get("code_zip"))
         layers = [self._unpack(lambda_svc._resolve_layer_zip(layer)) for layer in config.get("Layers") or []]
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
+        self._scratch(stream).mkdir(parents=True)
         command = [sys.executable, "-m", "awslambdaric", config["Handler"]]
         variables = self._process_variables(config, folder, layers, stream)
         environment = Environment(command, variables, folder, int(config.get("MemorySize") or 128), stream)
@@ -244,6 +251,8 @@ class Functions:
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "LANG": "en_US.UTF-8",
             "TZ": ":UTC",
+            "HOME": str(self._scratch(stream)),  # not the user's: no ~/.aws
+            "TMPDIR": str(self._scratch(stream)),
             "_HANDLER": config["Handler"],
             "LAMBDA_TASK_ROOT": str(folder),
             "PYTHONPATH": os.pathsep.join(map(str, [folder, *(layer / "python" for layer in layers)])),

@@ -222,16 +222,18 @@ def test_stops_clean_in_the_middle_of_work(tmp_path: Path) -> None:
     started = time.monotonic()
     process, url = start_embedded_aws(TMPDIR=str(tmp_path))
     assert time.monotonic() - started < 4, "start: 2 s alone on the machine"
-    cloud = EmbeddedAws(url)
-    function = cloud.function(SOURCE, Timeout=60)
-    cloud.invoke(function, {})
-    cloud.invoke(function, {"mode": "sleep"}, kind="Event")
-    cloud.until(lambda: cloud.local("idle")["invocations"])
-    children = _children(process.pid)
-    assert children
-    assert _listening(process.pid) == {"127.0.0.1"}
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 0
+    try:
+        cloud = EmbeddedAws(url)
+        function = cloud.function(SOURCE, Timeout=60)
+        cloud.invoke(function, {})
+        cloud.invoke(function, {"mode": "sleep"}, kind="Event")
+        cloud.until(lambda: cloud.local("idle")["invocations"])
+        children = _children(process.pid)
+        assert children
+        assert _listening(process.pid) == {"127.0.0.1"}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     assert not list(tmp_path.iterdir())
 

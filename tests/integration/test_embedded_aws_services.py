@@ -500,6 +500,22 @@ def test_templates_keep_what_our_tables_alarms_and_functions_say(aws: EmbeddedAw
     assert aws.invoke(function, {"a": 1}) == ({"a": 1}, False)
 
 
+def test_a_retained_table_is_not_overwritten(aws: EmbeddedAws) -> None:
+    table = aws.name("table")
+    properties = {
+        "TableName": table,
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+        "BillingMode": "PAY_PER_REQUEST",
+        "Replicas": [{"Region": REGION}],
+    }
+    resources = {"Table": {"Type": "AWS::DynamoDB::GlobalTable", "Properties": properties}}
+    assert deploy(aws, resources).startswith("CREATE_COMPLETE")
+    aws.client("dynamodb").put_item(TableName=table, Item={"pk": {"S": "kept"}})
+    assert "already exists" in deploy(aws, resources)
+    assert aws.client("dynamodb").scan(TableName=table)["Count"] == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "properties", "named"),
     [
