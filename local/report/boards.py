@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,8 +112,8 @@ class Painter:
     def _alarms(self, given: Mapping[str, Any], *_: float | str) -> tuple[str, str]:
         wanted = [arn.rpartition(":alarm:")[2] for arn in given.get("alarms", [])]
         alarms = {alarm["name"]: alarm for alarm in read_alarms(self._cloudwatch, wanted)}
-        tiles = [alarm_chip(alarms[name]) for name in wanted if name in alarms]
-        return ("", "No alarms") if not tiles else (f'<div class="chips">{"".join(tiles)}</div>', "")
+        found = [alarms[name] for name in wanted if name in alarms]
+        return (chips(found), "") if found else ("", "No alarms")
 
     def _custom(
         self, given: Mapping[str, Any], width: float, height: float, _: bool, board: str
@@ -165,9 +165,20 @@ def read_alarms(cloudwatch: Any, wanted: list[str] | None = None) -> list[dict[s
 def alarm_chip(alarm: Mapping[str, str]) -> str:
     """One alarm as a coloured chip."""
     short = re.sub(r"^AgentOps-[^-]+-", "", alarm["name"])
-    state = {"ALARM": "In alarm", "INSUFFICIENT_DATA": "No data"}.get(alarm["state"], alarm["state"])
-    tip = f"{alarm['name']}: {alarm['about']} {alarm['reason']}".strip()
+    state = {"ALARM": "in alarm", "INSUFFICIENT_DATA": "no data"}.get(alarm["state"], alarm["state"])
+    since = f"since {alarm['since']} UTC" if alarm["since"] else ""
+    tip = " · ".join(part for part in (alarm["name"], since, alarm["about"], alarm["reason"]) if part)
     return (
         f'<span class="chip {alarm["state"].lower()}" title="{esc(tip)}"><b>{esc(short)}</b>'
-        f"<small>{esc(state)}{esc(' since ' + alarm['since'] if alarm['since'] else '')}</small></span>"
+        f"<small>{esc(state)}</small></span>"
     )
+
+
+def chips(alarms: Iterable[Mapping[str, str]]) -> str:
+    """Alarms side by side."""
+    return f'<div class="chips">{"".join(map(alarm_chip, alarms))}</div>'
+
+
+def is_watch(alarm: Mapping[str, str]) -> bool:
+    """Whether it watches the workload, which wakes the agents, rather than the agents themselves."""
+    return "-Watch-" in alarm["name"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from agentops_monitoring.views import figures
 
+from .boards import is_watch
 from .facts import Facts
 
 _BOLD, _DIM, _RED, _GREEN, _YELLOW = "1", "2", "31", "32", "33"
@@ -23,6 +25,10 @@ Cell = str | tuple[str, str]
 def wants_color(stream: TextIO, env: Mapping[str, str]) -> bool:
     """Whether to colour what goes to `stream`: on a terminal, unless ``NO_COLOR`` is set (no-color.org)."""
     return stream.isatty() and not env.get("NO_COLOR")
+
+
+def _counted(states: Counter[str]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in states.items())
 
 
 class Console:
@@ -109,14 +115,16 @@ class Console:
         return self.table("Messages", ("flow", ">messages", ">mean latency"), rows) if rows else ""
 
     def _alarms(self, facts: Facts) -> str:
-        counted: dict[str, int] = {}
-        rows: list[list[Cell]] = []
-        for alarm in facts.alarms:
-            state = alarm["state"]
-            counted[state] = counted.get(state, 0) + 1
-            rows.append([alarm["name"], (state, _STATES.get(state, "")), alarm["since"]])
-        said = ", ".join(f"{number} {state}" for state, number in counted.items())
-        return self.table(f"Alarms · {said}", ("alarm", "state", "since (UTC)"), rows) if rows else ""
+        own = [alarm for alarm in facts.alarms if not is_watch(alarm)]
+        watching = Counter(alarm["state"] for alarm in facts.alarms if is_watch(alarm))
+        rows: list[list[Cell]] = [
+            [alarm["name"], (alarm["state"], _STATES.get(alarm["state"], "")), alarm["since"]]
+            for alarm in own
+        ]
+        if watching:
+            rows.append([f"on {watching.total()} functions of the workload", _counted(watching), ""])
+        said = f"Alarms · {_counted(Counter(alarm['state'] for alarm in own))}"
+        return self.table(said, ("alarm", "state", "since (UTC)"), rows) if rows else ""
 
     def _mails(self, facts: Facts) -> str:
         if not facts.mails:

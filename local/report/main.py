@@ -19,7 +19,7 @@ from .console import Console, wants_color
 from .facts import Facts
 from .widgets import Span
 
-_SHORTEST_S = 300
+_SHORTEST_S = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ def read_mails(url: str | None) -> list[dict[str, Any]]:
 
 
 def _span(lines: recount.Lines, now: float) -> Span:
-    """From the minute before the first event to the end of this one, at least five minutes."""
+    """From the minute before the first event to the end of this one, at least three minutes."""
     first = min((datetime.fromisoformat(e["at"]).timestamp() for e in lines.events.values()), default=now)
-    end = int(now // 60 + 1) * 60
-    return Span(min(int(first // 60 - 1) * 60, end - _SHORTEST_S), end)
+    start = int(first // 60 - 1) * 60
+    return Span(start, max(int(now // 60 + 1) * 60, start + _SHORTEST_S))
 
 
 def build_report(
@@ -137,7 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint", help="the AWS endpoint, by default AWS_ENDPOINT_URL")
     parser.add_argument("--mail-url", help="where /_local/mail is, by default the endpoint")
     options = parser.parse_args(arguments)
-    report = build_report(**vars(options))
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        report = build_report(**vars(options))
+    except BotoCoreError as error:  # no endpoint, region or credentials
+        print(f"report: {error} (`make demo KEEP=1` leaves one running and says how)", file=sys.stderr)
+        return 2
     print(report.text)
     print(f"  {options.out}/index.html  {options.out}/summary.json")
     return 0 if report.ok else 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from agentops_monitoring.views import figures
 from agentops_monitoring.views.svg import esc
 
-from .boards import Board, Tile, alarm_chip
+from .boards import Board, Tile, chips, is_watch
 from .facts import Facts
 
 _HERE = Path(__file__).parent
@@ -93,7 +93,8 @@ def _run(facts: Facts) -> str:
               _table(("", "Check", ">Recounted", ">Recorded", ""), checks), wide=True),
         _card("Messages", _table(("Flow", ">Messages", ">Mean latency"), flows)),
         _card("E-mails sent through SNS", "".join(mails) or '<p class="soft">None.</p>'),
-        _card("Alarms", f'<div class="chips">{"".join(map(alarm_chip, facts.alarms))}</div>', wide=True),
+        _card("Alarms on the agents", chips(a for a in facts.alarms if not is_watch(a)), wide=True),
+        _card("Alarms that wake the agents", chips(filter(is_watch, facts.alarms)), wide=True),
     ]  # fmt: skip
     cards += [_card("Widgets without data", f"<ul>{''.join(empty)}</ul>", wide=True)] if empty else []
     return f'<section data-name="run"><h2>The run</h2><div class="cards">{"".join(cards)}</div></section>'
@@ -109,7 +110,8 @@ def _tile(tile: Tile) -> str:
 
 def _totals(facts: Facts) -> str:
     ended = facts.completed + facts.failed
-    in_alarm = sum(alarm["state"] == "ALARM" for alarm in facts.alarms)
+    alarms = [alarm for alarm in facts.alarms if not is_watch(alarm)]
+    in_alarm = sum(alarm["state"] == "ALARM" for alarm in alarms)
     confirmed = sum(check.ok for check in facts.checks)
     shown = {
         "workflows": figures.count(facts.workflows),
@@ -117,7 +119,7 @@ def _totals(facts: Facts) -> str:
         "events": figures.count(facts.events),
         "for models": figures.usd(facts.llm_usd),
         "for compute": figures.usd(facts.compute_usd),
-        "alarms in ALARM": f"{in_alarm} of {len(facts.alarms)}",
+        "alarms in ALARM": f"{in_alarm} of {len(alarms)}",
         "e-mails": figures.count(len(facts.mails)),
         "figures confirmed": f"{confirmed} of {len(facts.checks)}",
     }

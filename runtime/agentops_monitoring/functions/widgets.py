@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from agentops_monitoring.ledger.reader import LedgerReader, Rollups, Totals
-from agentops_monitoring.views.flow import AgentNode, Flow, render_flow
+from agentops_monitoring.views.flow import AgentNode, Flow, agents_in_order, render_flow
 from agentops_monitoring.views.svg import esc
 from agentops_monitoring.views.tables import (
     Decision,
@@ -89,16 +89,22 @@ def _window(event: Mapping[str, Any]) -> Rollups:
     return _reader().window(max(start, end - timedelta(hours=MAX_HOURS)), end)
 
 
-def _flow(event: Mapping[str, Any], _endpoint: str) -> str:
-    window, context = _window(event), event.get("widgetContext", {})
-    agents = [AgentNode(name, t.events, t.total_cost) for name, t in sorted(window.agents.items())]
-    flows = [
+def _flows(window: Rollups) -> list[Flow]:
+    return [
         Flow(source, target, totals.messages, totals.mean_handoff_ms)
         for (source, target), totals in window.flows.items()
         if totals.messages
     ]
+
+
+def _flow(event: Mapping[str, Any], _endpoint: str) -> str:
+    window, context = _window(event), event.get("widgetContext", {})
+    agents = [AgentNode(name, t.events, t.total_cost) for name, t in sorted(window.agents.items())]
     return render_flow(
-        agents, flows, width=float(context.get("width") or 900), height=float(context.get("height") or 0)
+        agents,
+        _flows(window),
+        width=float(context.get("width") or 900),
+        height=float(context.get("height") or 0),
     )
 
 
@@ -121,10 +127,13 @@ def _decision_of(stored: Mapping[str, Any]) -> Decision:
 
 
 def _decisions(event: Mapping[str, Any], endpoint: str) -> str:
-    found = _reader().latest_decisions(sorted(_window(event).agents), limit=int(event.get("limit", 10)))
-    environment = os.environ.get("ENVIRONMENT") or "production"
+    window = _window(event)
+    found = _reader().latest_decisions(sorted(window.agents), limit=int(event.get("limit", 10)))
     return render_decisions(
-        [_decision_of(each) for each in found], endpoint=endpoint, environment=environment
+        [_decision_of(each) for each in found],
+        endpoint=endpoint,
+        environment=os.environ.get("ENVIRONMENT") or "production",
+        agents=agents_in_order(_flows(window)),
     )
 
 

@@ -70,6 +70,21 @@ def _layers(names: Sequence[str], flows: Sequence[Flow]) -> dict[str, int]:
     return column
 
 
+def _busiest(flows: Sequence[Flow]) -> tuple[list[Flow], dict[str, int]]:
+    """The flows that are drawn, and their agents' columns, leftmost first."""
+    found = sorted(flows, key=lambda f: (-f.count, f.source, f.target))[:MAX_FLOWS]
+    names = dict.fromkeys(name for flow in found for name in (flow.source, flow.target))
+    talking = list(names)[:MAX_AGENTS]
+    found = [flow for flow in found if flow.source in talking and flow.target in talking]
+    column = _layers(talking, found)
+    return found, dict(sorted(column.items(), key=lambda item: item[1]))
+
+
+def agents_in_order(flows: Sequence[Flow]) -> list[str]:
+    """The agents that talk, in the direction of their work; the same order gives the same colours."""
+    return list(_busiest(flows)[1])
+
+
 def _arrow(tip: Point, angle: float, size: float, shade: str) -> str:
     corners = [
         (tip[0] - size * math.cos(angle + t), tip[1] - size * math.sin(angle + t)) for t in (-0.42, 0.42)
@@ -175,20 +190,14 @@ def render_flow(
     str
         One ``<svg>``, or a sentence when there is nothing to draw.
     """
-    busiest = sorted(flows, key=lambda f: (-f.count, f.source, f.target))[:MAX_FLOWS]
-    known = {agent.name: agent for agent in agents}
-    talking = list(dict.fromkeys(name for flow in busiest for name in (flow.source, flow.target)))[
-        :MAX_AGENTS
-    ]
-    busiest = [flow for flow in busiest if flow.source in talking and flow.target in talking]
+    busiest, column = _busiest(flows)
+    known, talking = {agent.name: agent for agent in agents}, list(column)
     if not busiest:
         return '<p class="agv-empty">No messages between agents in this time.</p>'
     silent = [agent.name for agent in agents if agent.name not in talking]
     notes = [f"{len(flows) - len(busiest)} quieter flows not drawn"] if len(flows) > len(busiest) else []
     notes += [f"without messages: {', '.join(silent[:8])}{' …' if len(silent) > 8 else ''}"] if silent else []
 
-    column = _layers(talking, busiest)
-    talking.sort(key=lambda name: column[name])
     many_back = sum(column[flow.target] <= column[flow.source] for flow in busiest)
     below = (24.0 + 26.0 * min(many_back, 6) if many_back else 0.0) + (22 if notes else 6)
     needed = _place(column, width)[1] + below

@@ -130,7 +130,9 @@ def drill_down(event: Mapping[str, object], endpoint: str, label: str) -> str:
     )
 
 
-def render_decisions(decisions: Sequence[Decision], *, endpoint: str, environment: str) -> str:
+def render_decisions(
+    decisions: Sequence[Decision], *, endpoint: str, environment: str, agents: Sequence[str] = ()
+) -> str:
     """The latest decisions, newest first, each with a link to its full reasoning.
 
     Parameters
@@ -141,19 +143,22 @@ def render_decisions(decisions: Sequence[Decision], *, endpoint: str, environmen
         ARN of the widget function, which answers the drill-down.
     environment : str
         Goes back to the function with each drill-down.
+    agents : Sequence[str]
+        The order of the agents, which gives them their colours.
     """
     if not decisions:
         return _page('<p class="agv-empty">No decisions recorded yet.</p>')
-    agents = list(dict.fromkeys(decision.agent for decision in sorted(decisions, key=lambda d: d.at)))
+    newest = sorted(decisions, key=lambda d: d.at, reverse=True)
+    order = list(dict.fromkeys([*agents, *(decision.agent for decision in reversed(newest))]))
     rows = []
-    for decision in sorted(decisions, key=lambda d: d.at, reverse=True):
+    for decision in newest:
         event = {"widget": "decision", "environment": environment, "key": dict(decision.key)}
         steps = len(decision.chain)
         link = drill_down(event, endpoint, "1 step" if steps == 1 else f"{steps} steps")
         rows.append(
             [
                 _cell(esc(decision.at[11:19]), "q w"),
-                _cell(_tag(decision.agent, agents)),
+                _cell(_tag(decision.agent, order)),
                 _cell(esc(decision.type)),
                 _cell(_confidence(decision.confidence), "w"),
                 _cell(esc(_gist(decision))),

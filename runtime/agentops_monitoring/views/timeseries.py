@@ -89,9 +89,9 @@ def _scale(
     low = axis.minimum if axis.minimum is not None else low
     high = axis.maximum if axis.maximum is not None else high
     ticks = figures.nice_ticks(low, high, rows, whole=unit is Unit.COUNT and all(v == int(v) for v in values))
-    if axis.minimum is None and axis.maximum is None:
-        low, high = ticks[0], ticks[-1]
-    high = high if high > low else ticks[-1] if ticks[-1] > low else low + 1
+    low = low if axis.minimum is not None else ticks[0]
+    high = high if axis.maximum is not None else ticks[-1]
+    high = high if high > low else low + 1
     ticks = [tick for tick in ticks if low <= tick <= high] or [low]
     return _Scale(low, high, ticks, unit, axis.label, labels=figures.tick_labels(ticks, unit))
 
@@ -170,7 +170,7 @@ class _Chart:
 
     def columns(self, one: Series, shade: str, floor: dict[float, float], place: int, many: int) -> list[str]:
         scale = self.scale(one.right)
-        slot = min(one.period / max(1e-9, self.end - self.start) * (self.x1 - self.x0) * 0.8, 84.0)
+        slot = min(one.period / max(1e-9, self.end - self.start) * (self.x1 - self.x0) * 0.8, 120.0)
         share = slot if self.stacked else slot / many
         parts = []
         for at, value in one.points:
@@ -229,7 +229,7 @@ class _Chart:
             parts.append(rect(self.x0, edge, self.x1 - self.x0, depth, shade, fill_opacity=0.07))
         parts.append(line((self.x0, y), (self.x1, y), opacity=0.9, dash="5 4", stroke=shade))
         label_y = y - 5 if y - self.top > 12 else y + 13
-        return [*parts, text(self.x1 - 2, label_y, shown, anchor="end", size=10.5, fill=shade)]
+        return [*parts, text(self.x0 + 6, label_y, shown, size=10.5, fill=shade)]
 
 
 def _tip(one: Series, at: float, value: float) -> str:
@@ -283,7 +283,7 @@ def time_series(
     """
     left, right = left or Axis(), right or Axis()
     shades = [colour(one.color, index) for index, one in enumerate(series)]
-    rows = max(3, min(6, int(height / 48)))
+    rows = max(3, min(6, int(height / 36)))
     levels = [mark for mark in marks if not mark.vertical]
     lefts = _scale(
         [s for s in series if not s.right], (m for m in levels if not m.right), left, stacked, rows
