@@ -22,16 +22,18 @@ from local.report.main import build_report
 
 OUT = ROOT / "build" / "demo"
 MODEL_LOG, AGENTOPS_LOG = OUT / "model.jsonl", OUT / "agentops.jsonl"
-# The budget follows the number of workflows, so that the cost alarm fires whatever their number: well under
-# what one costs with the scripted model at the default model's list price.
-BUDGET_USD_PER_WORKFLOW = Decimal("0.006")
+# The budget follows the number of workflows, so that the cost alarm fires whatever their number: three
+# quarters of what one costs on average with the scripted model, at the default model's list price.
+BUDGET_USD_PER_WORKFLOW = Decimal("0.009")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return the process's exit code."""
     options = _options(arguments)
     progress = Progress()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         with Services(OUT / "logs") as services:
             return _run(options, services, progress)
@@ -65,7 +67,8 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace, services: Services, progress: Progress) -> int:
     count = options.workflows
-    deployment = Deployment(OUT, str(BUDGET_USD_PER_WORKFLOW * count))
+    budget = BUDGET_USD_PER_WORKFLOW * count
+    deployment = Deployment(OUT, str(budget))
     with ThreadPoolExecutor(1) as background:
         # Synthesis needs no endpoint, so it runs while the services come up.
         synthesis = background.submit(deployment.synthesize)
@@ -82,7 +85,7 @@ def _run(options: argparse.Namespace, services: Services, progress: Progress) ->
             endpoint, count, lambda ended: progress.bar(min(ended, count), count, "workflows ended")
         )
     with progress.step("Let the analysis and the alarms catch up"):
-        scenario.catch_up(endpoint)
+        scenario.catch_up(endpoint, budget)
     with progress.step("Recount the raw logs, draw the dashboards"):
         report = build_report(
             out=OUT,

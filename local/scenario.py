@@ -8,6 +8,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from agentops_monitoring.ledger.reader import LedgerReader
@@ -87,7 +89,7 @@ def settle(endpoint: str, count: int, show: Callable[[int], None]) -> None:
     show
         Told how many of them have ended.
     """
-    reader, quiet = LedgerReader(client("dynamodb"), tables_of(ENVIRONMENT)), 0
+    reader, quiet = _reader(), 0
     deadline = time.monotonic() + SETTLE_SECONDS
     while quiet < QUIET_POLLS:
         total = reader.last(2).total
@@ -108,23 +110,32 @@ def pending(endpoint: str) -> int:
         return int(json.load(answer)["pending"])
 
 
-def catch_up(endpoint: str) -> None:
+def catch_up(endpoint: str, daily_budget_usd: Decimal) -> None:
     """Run the scheduled functions now, rather than wait for their next minute, until the alarms have seen it.
 
     Raises
     ------
     ScenarioError
-        A function fails, or the cost alarm does not fire.
+        A function fails, or the cost alarm does not say what the ledger does.
     """
     for name in ("gauges", "analyze"):
         answer = client("lambda").invoke(FunctionName=f"agentops-{name}-{ENVIRONMENT}", Payload=b"{}")
         if answer.get("FunctionError"):
             raise ScenarioError(f"{name} failed: {answer['Payload'].read().decode()[:300]}")
+    spent = _reader().spend(datetime.now(UTC).date()).total.total_cost
+    expected = "ALARM" if spent >= daily_budget_usd else "OK"
     deadline = time.monotonic() + ALARM_SECONDS
-    while _state(f"AgentOps-{ENVIRONMENT}-HighCost") != "ALARM" or pending(endpoint):
+    while _state(f"AgentOps-{ENVIRONMENT}-HighCost") != expected or pending(endpoint):
         if time.monotonic() > deadline:
-            raise ScenarioError(f"the cost alarm did not fire within {ALARM_SECONDS:.0f} s")
+            raise ScenarioError(
+                f"${spent} of ${daily_budget_usd} are spent, but within {ALARM_SECONDS:.0f} s the cost alarm "
+                f"did not go to {expected}"
+            )
         time.sleep(POLL_SECONDS)
+
+
+def _reader() -> LedgerReader:
+    return LedgerReader(client("dynamodb"), tables_of(ENVIRONMENT))
 
 
 def _state(alarm: str) -> str:
