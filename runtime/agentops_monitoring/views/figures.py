@@ -113,8 +113,8 @@ def nice_ticks(low: float, high: float, wanted: int = 5, *, whole: bool = False)
     whole : bool
         Only whole numbers, for things that are counted.
     """
-    if not high > low:
-        high = low + (abs(low) or 1.0)
+    if high - low <= max(abs(low), abs(high)) * 1e-9 + 1e-15:
+        high = low + (abs(low) if abs(low) > 1e-12 else 1.0)
     raw = (high - low) / max(1, wanted - 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(m * magnitude for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * magnitude >= raw * 0.999)

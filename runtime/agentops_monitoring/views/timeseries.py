@@ -289,8 +289,8 @@ def time_series(
         [s for s in series if not s.right], (m for m in levels if not m.right), left, stacked, rows
     )
     rights = _scale([s for s in series if s.right], (m for m in levels if m.right), right, stacked, rows)
-    x0 = 10 + max((text_width(t) for t in lefts.labels), default=0) if lefts else 10.0
-    x1 = width - 10 - (max((text_width(t) for t in rights.labels), default=0) if rights else 4)
+    x0 = 14 + max((text_width(t) for t in lefts.labels), default=0) if lefts else 10.0
+    x1 = width - 14 - (max((text_width(t) for t in rights.labels), default=0) if rights else 4)
     entries = list(zip((one.label for one in series), shades, strict=True)) if show_legend else []
     names, names_height = legend(entries, x0, x1 - x0)
     beyond = any(mark.value > s.high for mark in levels if (s := rights if mark.right else lefts))
