@@ -74,11 +74,15 @@ class Model:
 
     def rates(self, tier: str, day: date) -> Rates | None:
         """Return the rates of a tier on a day; None where the book knows none."""
-        if (tier, day) not in self._days:
-            if len(self._days) > 64:
-                self._days.clear()
-            self._days[tier, day] = self._read(tier, day.isoformat())
-        return self._days[tier, day]
+        try:
+            return self._days[tier, day]
+        except KeyError:
+            pass
+        found = self._read(tier, day.isoformat())
+        if len(self._days) > 64:
+            self._days.clear()
+        self._days[tier, day] = found
+        return found
 
     def _read(self, tier: str, day: str) -> Rates | None:
         standard = _active(self._raw["prices"], day)

@@ -26,6 +26,8 @@ class FakeDynamoDB:
         self.fault = fault
         self.calls: dict[str, int] = {}
         self._tokens: dict[str, Any] = {}
+        self.unprocessed = 0
+        """How many of the next batch requests leave half of their items for later."""
         self._lock = threading.RLock()
 
     def _call(self, operation: str, effect: Callable[[], Any]) -> Any:
@@ -86,7 +88,13 @@ class FakeDynamoDB:
             if len(keys) > 100 or len(set(keys)) < len(keys):
                 raise client_error("ValidationException", "BatchGetItem")
             found = [self._table(table)[key] for key in keys if key in self._table(table)]
-            return {"Responses": {table: found}, "UnprocessedKeys": {}}
+            left = request["Keys"][len(keys) // 2 :] if self._leaves_some() else []
+            late = {(key["pk"]["S"], key["sk"]["S"]) for key in left}
+            found = [item for item in found if (item["pk"]["S"], item["sk"]["S"]) not in late]
+            return {
+                "Responses": {table: found},
+                "UnprocessedKeys": {table: {"Keys": left}} if left else {},
+            }
 
         return self._call("BatchGetItem", effect)
 
@@ -95,12 +103,17 @@ class FakeDynamoDB:
             ((table, requests),) = RequestItems.items()
             if len(requests) > 25:
                 raise client_error("ValidationException", "BatchWriteItem")
-            for request in requests:
+            left = requests[len(requests) // 2 :] if self._leaves_some() else []
+            for request in requests[: len(requests) - len(left)]:
                 item = request["PutRequest"]["Item"]
                 self._table(table)[item["pk"]["S"], item["sk"]["S"]] = copy.deepcopy(item)
-            return {"UnprocessedItems": {}}
+            return {"UnprocessedItems": {table: left} if left else {}}
 
         return self._call("BatchWriteItem", effect)
+
+    def _leaves_some(self) -> bool:
+        self.unprocessed -= 1
+        return self.unprocessed >= 0
 
     def update_item(self, *, TableName: str, Key: Any, **body: Any) -> Any:
         """`SET until = :until` under a condition: what a cursor needs."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -16,6 +16,8 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentops_monitoring import settings as settings_module
+from agentops_monitoring.ledger.direct import line_writer
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerBusy, LedgerWriter
@@ -161,22 +163,23 @@ def test_faults_lose_nothing_and_double_nothing(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_eight_workers_at_once() -> None:
-    world = World(3, streams=8, invocations=int(os.environ.get("AGENTOPS_TEST_INVOCATIONS", "60")))
+def test_eight_workers_at_once_and_faults_at_every_call(full_size: bool) -> None:
+    world = World(3, streams=8, invocations=420 if full_size else 40)
     expected = recount(world.events)
-    client = FakeDynamoDB()
-    batches = world.deliveries()
+    client = FakeDynamoDB(Faults(3, 0.05))
+    assert not full_size or len(world.events) >= 20_000
 
     def work(batch: list[LogEvent]) -> None:
         while True:
             try:
                 writer_of(client).write(read_payload(payload(batch), "us-east-1"))
-            except LedgerBusy:
+            except (LedgerBusy, ClientError, ReadTimeoutError):
                 continue
             return
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, batches))
+        list(pool.map(work, world.deliveries()))
+    client.fault = lambda operation, when: None
     check(client, expected)
 
 
@@ -246,3 +249,62 @@ def test_a_batch_of_duplicates_changes_nothing() -> None:
     assert client.tables == before
     assert (again.events, again.reports, again.increments) == (0, 0, {})
     assert again.duplicates == first.events + first.reports
+
+
+def test_what_a_request_leaves_for_later_is_asked_for_again() -> None:
+    world = World(13, streams=2, invocations=6)
+    client = FakeDynamoDB()
+    for batch in world.deliveries():
+        client.unprocessed = 3
+        writer_of(client).write(read_payload(payload(batch), "us-east-1"))
+    check(client, recount(world.events))
+
+
+def test_one_event_that_dynamodb_refuses_does_not_hold_up_the_others() -> None:
+    class Picky(FakeDynamoDB):
+        def transact_write_items(self, **arguments: Any) -> Any:
+            if "poison" in json.dumps(arguments, default=str):
+                raise client_error("ValidationException", "TransactWriteItems")
+            return super().transact_write_items(**arguments)
+
+    world = World(14, streams=1, invocations=8)
+    world._event("issue_detected", {"note": "poison"}, None)
+    client = Picky()
+    result = writer_of(client).write(read_payload(payload(world.events), "us-east-1"))
+    (reject,) = result.rejects
+    assert reject.source.message == world.events[-1].message
+    check(client, recount(world.events[:-1]))
+
+
+@pytest.mark.slow
+def test_ten_thousand_events_of_one_invocation(full_size: bool) -> None:
+    world = World(15, streams=0)
+    world.stream, world.filter_name, world.agent, world.now = (
+        "s" * 40,
+        "agentops|test|m|arm64",
+        "m",
+        1_795_334_400_000,
+    )
+    world._process()
+    for _ in range(10_000 if full_size else 1_500):
+        world.now += 1
+        world._random_event("request", "w")
+    world._report("request", 12_000, 12_345)
+    client = FakeDynamoDB()
+    result = writer_of(client).write(read_payload(payload(world.events), "us-east-1"))
+    assert not result.rejects
+    check(client, recount(world.events))
+
+
+def test_lines_written_directly_by_a_deadline(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
+        monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    world = World(16, streams=1, invocations=2)
+    lines = [event.message for event in world.events if "agentops.event" in event.message]
+    write = line_writer(settings_module.load())
+    write(lines, time.monotonic() + 60)
+    write(lines, time.monotonic() + 60)
+    total = LedgerReader(dynamodb, TABLES).last(2, datetime.fromtimestamp(world.now / 1000, UTC)).total
+    assert total.events == len(recount(world.events).events)
+    with pytest.raises(LedgerBusy, match="time"):
+        write([lines[0].replace(world.nonce, "other")], time.monotonic() - 1)
