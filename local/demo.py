@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 
 from local import scenario
 from local.deployment import ENVIRONMENT, REGION, ROOT, DeployError, Deployment, aws_environment
@@ -20,8 +21,7 @@ from local.processes import Services, StartError, free_port, require_free
 from local.progress import Progress
 from local.report.main import build_report
 
-OUT = ROOT / "build" / "demo"
-MODEL_LOG, AGENTOPS_LOG = OUT / "model.jsonl", OUT / "agentops.jsonl"
+MODEL_LOG, AGENTOPS_LOG = "model.jsonl", "agentops.jsonl"
 # The budget follows the number of workflows, so that the cost alarm fires whatever their number: three
 # quarters of what one costs on average with the scripted model, at the default model's list price.
 BUDGET_USD_PER_WORKFLOW = Decimal("0.009")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
-        with Services(OUT / "logs") as services:
+        with Services(options.out / "logs") as services:
             return _run(options, services, progress)
     except (DeployError, StartError, scenario.ScenarioError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
@@ -53,6 +53,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, help="the embedded AWS's port (any free one by default)")
     parser.add_argument("--model-url", help="an OpenAI-compatible server (…/v1) instead of the script")
     parser.add_argument("--model", help="the model's name there")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/demo", help="folder for all that it writes")
     options = parser.parse_args(arguments)
     if bool(options.model_url) != bool(options.model):
         parser.error("MODEL_URL and MODEL go together: the server's …/v1 address and the model's name there")
@@ -68,7 +69,7 @@ def _positive(text: str) -> int:
 def _run(options: argparse.Namespace, services: Services, progress: Progress) -> int:
     count = options.workflows
     budget = BUDGET_USD_PER_WORKFLOW * count
-    deployment = Deployment(OUT, str(budget))
+    deployment = Deployment(options.out, str(budget))
     with ThreadPoolExecutor(1) as background:
         # Synthesis needs no endpoint, so it runs while the services come up.
         synthesis = background.submit(deployment.synthesize)
@@ -88,15 +89,17 @@ def _run(options: argparse.Namespace, services: Services, progress: Progress) ->
         scenario.catch_up(endpoint, budget)
     with progress.step("Recount the raw logs, draw the dashboards"):
         report = build_report(
-            out=OUT,
+            out=options.out,
             environment=ENVIRONMENT,
-            model_log=MODEL_LOG,
-            agentops_log=AGENTOPS_LOG,
+            model_log=options.out / MODEL_LOG,
+            agentops_log=options.out / AGENTOPS_LOG,
             endpoint=endpoint,
         )
     print(report.text)
-    print(f"  {_shown('index.html')}  the three dashboards as deployed, with what they show now")
-    print(f"  {_shown('summary.json')}  the same figures for programs")
+    print(
+        f"  {_shown(options.out / 'index.html')}  the dashboards as deployed, with what they show now"
+    )
+    print(f"  {_shown(options.out / 'summary.json')}  the same figures for programs")
     print(f"  the whole demo took {progress.elapsed():.0f} s", flush=True)
     if options.keep:
         _keep(endpoint)
@@ -105,14 +108,15 @@ def _run(options: argparse.Namespace, services: Services, progress: Progress) ->
 
 def _start(options: argparse.Namespace, services: Services) -> str:
     """Start the three services; return the embedded AWS's endpoint."""
-    for log in (MODEL_LOG, AGENTOPS_LOG):
+    model_log, agentops_log = options.out / MODEL_LOG, options.out / AGENTOPS_LOG
+    for log in (model_log, agentops_log):
         log.unlink(missing_ok=True)
     port = require_free(options.port) if options.port else free_port()
     model = [sys.executable, "-m", "local.model_server", "--port", "0", "--seed", str(options.seed)]
     if options.model_url:
         model += ["--upstream", options.model_url, "--upstream-model", options.model]
-    model_url = services.start("model", [*model, "--record", str(MODEL_LOG)], ready="http://")
-    agentops = [sys.executable, "-m", "local.fake_agentops", "--port", "0", "--record", str(AGENTOPS_LOG)]
+    model_url = services.start("model", [*model, "--record", str(model_log)], ready="http://")
+    agentops = [sys.executable, "-m", "local.fake_agentops", "--port", "0", "--record", str(agentops_log)]
     agentops_url = services.start("agentops", agentops, ready="http://")
     aws = [str(ROOT / ".venv-local/bin/python"), "-m", "local.aws", "--port", str(port)]
     for name, value in (
@@ -124,8 +128,8 @@ def _start(options: argparse.Namespace, services: Services) -> str:
     return services.start("aws", aws, ready="ready")
 
 
-def _shown(name: str) -> str:
-    return f"{(OUT / name).relative_to(ROOT)!s:<26}"
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).ljust(26)
 
 
 def _keep(endpoint: str) -> None:

@@ -93,7 +93,7 @@ class Deployment:
                 stderr=subprocess.STDOUT,
             )
         if done.returncode:
-            raise DeployError(f"cdk {verb} failed: {_reason(log)} (log: {log.relative_to(ROOT)})")
+            raise DeployError(f"cdk {verb} failed: {_reason(log)} (log: {log})")
 
 
 def aws_environment(endpoint: str) -> Mapping[str, str]:
