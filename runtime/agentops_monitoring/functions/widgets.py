@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from agentops_monitoring.ledger.reader import LedgerReader, Rollups, Totals
+from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.totals import Rollups, Totals
 from agentops_monitoring.views.flow import AgentNode, Flow, agents_in_order, render_flow
 from agentops_monitoring.views.svg import esc
 from agentops_monitoring.views.tables import (
@@ -178,15 +178,13 @@ def _drivers(window: Rollups) -> list[Driver]:
 
 
 def _cost_drivers(event: Mapping[str, Any], _endpoint: str) -> str:
-    # Imported here: the other widgets draw without it.
-    from agentops_monitoring.analysis.analyzer import AgentOpsAnalyzer
+    # Imported here: the other widgets draw without the analysis and the price book.
+    from agentops_monitoring.analysis.opportunities import opportunities
 
     window = _window(event)
-    total = window.total.total_cost
-    opportunities: list[Mapping[str, object]] = []
-    if total > Decimal(0):
-        opportunities += AgentOpsAnalyzer().identify_optimization_opportunities()
-    return render_cost_drivers(_drivers(window), opportunities, total_usd=total)
+    return render_cost_drivers(
+        _drivers(window), opportunities(window, datetime.now(UTC)), total_usd=window.total.total_cost
+    )
 
 
 WIDGETS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {

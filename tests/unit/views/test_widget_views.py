@@ -40,6 +40,10 @@ def test_work_runs_from_left_to_right_though_rejections_run_back() -> None:
     assert at["manager"] < at["engineer"] < at["qa"]
 
 
+def test_agents_come_in_the_order_of_their_work() -> None:
+    assert flow.agents_in_order(TEAM) == ["manager", "engineer", "qa"]
+
+
 def test_every_flow_is_named_with_its_count_and_latency() -> None:
     text = html.unescape(flow.render_flow([], TEAM))
     for each in TEAM:
