@@ -4,13 +4,14 @@
 ``__main__``          start, stop, the ready line
 ``gateway``           the HTTP entry: MiniStack's, plus ``/_local/*``
 ``runtime_api``       one execution environment: a process of AWS's runtime interface client
-``functions``         pools of environments, code, log and report lines, AWS/Lambda metrics
+``functions``         pools of environments, code, variables, AWS/Lambda metrics
+``invocation_log``    Lambda's own log lines, the report line among them
 ``invocations``       asynchronous invocations: retries, dead letters, destinations
 ``streams``           DynamoDB streams into functions
 ``logs``              log groups: EMF, subscription filters, the term patterns
 ``metrics``           data points, GetMetricData
-``metric_math``       the expressions that our dashboards and alarms use
-``alarms``            evaluation, actions, state-change events
+``metric_math``       the expressions that our dashboards and alarms use: arithmetic, FILL
+``alarms``            evaluation, state-change events
 ``templates``         what MiniStack's CloudFormation leaves out of our resources
 ``notifications``     the mailbox of SNS e-mail subscriptions
 ``clock``             the time that alarms and schedules see

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -53,6 +54,8 @@ def _listen(port: int) -> socket.socket:
 def main() -> None:
     """Serve until a signal comes."""
     arguments = _arguments()
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 10_000) if files > 0 else 10_000, files))
     sock = _listen(arguments.port)
     port = sock.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
@@ -87,7 +90,8 @@ async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argp
     local = Local(endpoint, code, variables, arguments.concurrency, arguments.retry_seconds)
     config = Config()
     config.bind = [f"fd://{sock.fileno()}"]
-    config.keep_alive_timeout = 75
+    # A client that closes first keeps its socket here until then: short, or a busy client uses up the files.
+    config.keep_alive_timeout = 10
     config.graceful_timeout = 0.2
     config.loglevel = "ERROR"
     stop = asyncio.Event()

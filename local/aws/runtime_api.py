@@ -286,7 +286,7 @@ class Environment:
     def _ended(self, started: float) -> Outcome:
         self._end_by_kill()
         code = self._process.returncode
-        how = f"exit status {code}" if code >= 0 else f"signal: {signal.Signals(-code).name[3:].lower()}"
+        how = f"exit status {code}" if code >= 0 else f"signal: {str(signal.strsignal(-code)).lower()}"
         text = f"Runtime exited with error: {how}" if code else "Runtime exited without providing a reason"
         return Outcome("failure", b"", time.monotonic() - started, "Runtime.ExitError", text)
 
@@ -327,7 +327,8 @@ class Environment:
                 self._parked = connection
             else:
                 self._reply = request
-                connection.answer("202 Accepted", {}, b'{"status":"OK"}')
+                with contextlib.suppress(OSError):  # it may be gone already: an init error ends the process
+                    connection.answer("202 Accepted", {}, b'{"status":"OK"}')
 
     def _await_exit(self) -> None:
         """A closed pipe or connection is mostly the process's end: spare the wait for the next tick."""
