@@ -17,7 +17,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from . import bundling
-from .roles import READ_ITEMS, WRITE_ITEMS, allow, allow_items, function_role
+from .roles import PUT_ITEMS, READ_ITEMS, UPDATE_ITEMS, allow, allow_items, function_role
 
 PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export")
 # Of both event tables; the ledger is read by key alone.
@@ -37,14 +37,19 @@ class PlaneFunctions(Construct):
         self._plane = plane
         self.all: list[lambda_.Function] = []
         code = bundling.code(self, bundling.plane_bundle())
-        tables = (plane.monitoring_table, plane.decisions_table, plane.ledger_table)
+        events_table, decisions, ledger = self._tables = (
+            plane.monitoring_table,
+            plane.decisions_table,
+            plane.ledger_table,
+        )
 
         self.ingest = self._function(
             "ingest", code, memory=512, timeout=60, concurrency=ingest_concurrency,
             about="Writes the agents' lines to the tables, once each, and prints cost metrics",
             environment={"DEAD_LETTER_QUEUE_URL": plane.dead_letter_queue.queue_url},
         )  # fmt: skip
-        self._grant(self.ingest, tables, (*READ_ITEMS, *WRITE_ITEMS))
+        self._grant(self.ingest, (events_table, decisions), PUT_ITEMS)
+        self._grant(self.ingest, (ledger,), (*READ_ITEMS, *PUT_ITEMS, *UPDATE_ITEMS))
         plane.dead_letter_queue.grant_send_messages(self.ingest)
         # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
         self.ingest.configure_async_invoke(on_failure=destinations.SqsDestination(plane.dead_letter_queue))
@@ -52,21 +57,21 @@ class PlaneFunctions(Construct):
         self.gauges = self._function(
             "gauges", code, memory=256, timeout=30, about="Prints the spend of the day, each minute"
         )
-        self._grant(self.gauges, (plane.ledger_table,), (*READ_ITEMS, *WRITE_ITEMS))
+        self._grant(self.gauges, (ledger,), READ_ITEMS)
         self._every(Duration.minutes(1), self.gauges)
 
         self.analyze = self._function(
             "analyze", code, memory=512, timeout=120, about="Looks for lost messages, loops and anomalies"
         )
-        self._grant(self.analyze, tables, READ_ITEMS)
-        self._grant(self.analyze, (plane.ledger_table,), WRITE_ITEMS)
+        self._grant(self.analyze, self._tables, READ_ITEMS)
+        self._grant(self.analyze, (ledger,), UPDATE_ITEMS)
         plane.event_bus.grant_put_events_to(self.analyze)
         self._every(Duration.minutes(5), self.analyze)
 
         self.widgets = self._function(
             "widgets", code, memory=512, timeout=30, about="Draws the dashboards' custom widgets"
         )
-        self._grant(self.widgets, tables, READ_ITEMS)
+        self._grant(self.widgets, self._tables, READ_ITEMS)
 
         self.export = self._export(plane.agentops_api_key_secret) if plane.agentops_api_key_secret else None
 
@@ -134,7 +139,8 @@ class PlaneFunctions(Construct):
     ) -> None:
         assert function.role is not None
         for table in tables:
-            indexes = () if table is self._plane.ledger_table else INDEXES
+            indexed = table is not self._plane.ledger_table and "dynamodb:Query" in actions
+            indexes = INDEXES if indexed else ()
             allow_items(function.role, table, actions, indexes=indexes)
 
     def _export(self, secret_name: str) -> lambda_.Function:
@@ -154,8 +160,9 @@ class PlaneFunctions(Construct):
         secretsmanager.Secret.from_secret_name_v2(self, "ApiKey", secret_name).grant_read(function)
         # Reasoning chains, and data too large for one item, are not in the stream.
         self._grant(function, (plane.decisions_table, plane.ledger_table), READ_ITEMS)
-        table = plane.monitoring_table
-        stream_arn = table.table_stream_arn
+        # What an event's item leaves out: a decision's reasoning chain, and data too large for one item.
+        self._grant(function, (plane.decisions_table, plane.ledger_table), READ_ITEMS)
+        stream_arn = plane.monitoring_table.table_stream_arn
         assert stream_arn is not None
         assert function.role is not None
         read = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")

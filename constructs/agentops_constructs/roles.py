@@ -14,7 +14,8 @@ from constructs import Construct
 from .validation import acknowledge
 
 READ_ITEMS = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query")
-WRITE_ITEMS = ("dynamodb:ConditionCheckItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+PUT_ITEMS = ("dynamodb:PutItem",)
+UPDATE_ITEMS = ("dynamodb:UpdateItem",)
 _PROFILE_PREFIXES = frozenset({"global", "us", "us-gov", "eu", "apac", "au", "ca", "jp"})
 
 
