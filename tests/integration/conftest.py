@@ -24,6 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-local" / "bin" / "python"
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
+RELAY = """
+import boto3, json, os
+def handler(event, context):
+    if event.get("fail") or os.environ.get("FAIL"): raise RuntimeError("told to")
+    boto3.client("sqs").send_message(QueueUrl=os.environ["QUEUE"], MessageBody=json.dumps(event))
+"""
 _names = itertools.count()
 
 
@@ -100,6 +106,16 @@ class EmbeddedAws:
         name = self.name("queue")
         url = self.client("sqs").create_queue(QueueName=name)["QueueUrl"]
         return url, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+
+    def relay(self, source: str = RELAY, **settings: Any) -> tuple[str, str]:
+        """Create a function that passes its events to a queue; return its name and the queue's URL."""
+        url, _ = self.queue()
+        variables = {"QUEUE": url, **settings.pop("variables", {})}
+        return self.function(source, Environment={"Variables": variables}, **settings), url
+
+    def bodies(self, url: str) -> list[Any]:
+        """Take what a queue holds, each body read as JSON."""
+        return [json.loads(message["Body"]) for message in self.messages(url)]
 
     def messages(self, url: str) -> list[dict[str, Any]]:
         """Take the messages that a queue holds."""
