@@ -44,6 +44,7 @@ class Facts:
     alarms: list[dict[str, str]] = field(default_factory=list)
     mails: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
     dashboards: dict[str, int] = field(default_factory=dict)
     widgets_without_data: list[dict[str, str]] = field(default_factory=list)
 
@@ -94,6 +95,7 @@ class Facts:
             "alarms": self.alarms,
             "mails": self.mails,
             "checks": [check.as_json() for check in self.checks],
+            "runs": self.runs,
             "dashboards": self.dashboards,
             "widgets_without_data": self.widgets_without_data,
         }

@@ -17,6 +17,7 @@ from typing import Any
 from . import boards, ledger, page, recount
 from .console import Console, wants_color
 from .facts import Facts
+from .runs import runs
 from .widgets import Span
 
 _SHORTEST_S = 180
@@ -99,6 +100,7 @@ def build_report(
     tables = ledger.tables_of(environment)
     facts = ledger.collect(client("dynamodb"), tables, environment, span)
     facts.workflows = len(lines.traces)
+    facts.runs = runs(lines.events.values())
     facts.alarms = boards.read_alarms(client("cloudwatch"))
     facts.mails = read_mails(mail_url or endpoint or os.environ.get("AWS_ENDPOINT_URL"))
     facts.checks = recount.compare(
