@@ -110,8 +110,8 @@ def gauge(
         ratio = min(1.0, max(0.0, (row.value - low) / span))
         passed = [mark for mark in levels if row.value >= mark.value]
         shade = colour(row.color, index)
-        if passed:
-            shade = colour(max(passed, key=lambda mark: mark.value).color or BAD)
+        if passed or row.value > high:
+            shade = colour(max(passed, key=lambda mark: mark.value).color or BAD) if passed else BAD
         dial = _arc((cx, cy), radius, math.pi, math.pi)
         parts.append(
             el("path", d=dial, fill="none", stroke="currentColor", stroke_opacity=0.1, stroke_width=thick)
