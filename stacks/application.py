@@ -42,7 +42,11 @@ class Application:
     def estimate(self) -> MonthlyEstimate:
         """Return what the monitoring costs a month."""
         return monthly_estimate(
-            self.app, agents=len(TEAM), pairs=len(FLOWS), detail=self.settings.metric_detail
+            # The sandbox has costs, like an agent.
+            self.app,
+            agents=len(TEAM) + 1,
+            pairs=len(FLOWS),
+            detail=self.settings.metric_detail,
         )
 
     def finish(self) -> None:

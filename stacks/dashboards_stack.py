@@ -20,7 +20,7 @@ from agentops_monitoring import pricing
 from agentops_monitoring.catalogue import AGENT_NAME, COSTS
 
 from .settings import Settings
-from .team import FLOWS, TEAM
+from .team import FLOWS, SANDBOX, TEAM
 
 
 class DashboardsStack(Stack):
@@ -54,6 +54,7 @@ class DashboardsStack(Stack):
                 self._alarm(monitoring.names.alarm(f"{kind}-{member.name}"))
                 for kind in ("LogDelivery", "FailedEvents")
             ]
+        sandbox = AgentRef(SANDBOX, monitoring.names.function(SANDBOX))
         canonical = pricing.resolve(settings.model_id) or settings.model_id
         for board in DashboardKind:
             dashboard = AgentDashboard(
@@ -61,7 +62,8 @@ class DashboardsStack(Stack):
                 board.name.capitalize(),
                 monitoring=monitoring,
                 kind=board,
-                agents=agents,
+                # The sandbox runs no monitor, but its compute is paid for.
+                agents=[*agents, sandbox] if board is DashboardKind.COST else agents,
                 flows=FLOWS,
                 models=[canonical],
                 alarms=shown,

@@ -53,30 +53,31 @@ class Board:
         )
         names = ", ".join(each.agent_name for each in self.agents) or "no agents named"
         return cw.TextWidget(
-            markdown=f"# {title} · {self.environment}\n{about} Agents: {names}.\n\nSee also {links}",
+            markdown=f"# {title} · {self.environment}\n{about} Agents: {names}. See also {links}.",
             width=FULL,
-            height=3,
+            height=2,
         )
 
-    def value(self, title: str, *metrics: cw.IMetric, width: int = 4, sparkline: bool = True) -> cw.IWidget:
-        """Return a figure over the dashboard's whole time range."""
+    def value(self, title: str, *metrics: cw.IMetric, width: int = 4, latest: bool = False) -> cw.IWidget:
+        """Return a figure over the dashboard's whole time range, or the latest one and the way to it."""
         return cw.SingleValueWidget(
             title=title,
             metrics=list(metrics),
             width=width,
             height=4,
-            sparkline=sparkline,
-            set_period_to_time_range=not sparkline,
+            sparkline=latest,
+            set_period_to_time_range=not latest,
         )
 
-    def gauge(self, title: str, metric: cw.IMetric, *, width: int = 4, maximum: float = 100) -> cw.IWidget:
-        """Return a percentage as a gauge."""
+    def gauge(self, title: str, metric: cw.IMetric, *, width: int = 4, latest: bool = False) -> cw.IWidget:
+        """Return a percentage over the dashboard's whole time range, or the latest one."""
         return cw.GaugeWidget(
             title=title,
             metrics=[metric],
-            left_y_axis=cw.YAxisProps(min=0, max=maximum),
+            left_y_axis=cw.YAxisProps(min=0, max=100),
             width=width,
             height=4,
+            set_period_to_time_range=not latest,
         )
 
     def lines(

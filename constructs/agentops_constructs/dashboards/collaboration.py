@@ -22,8 +22,8 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
         [
             board.value("Messages", about("MessageCount", "messages", CALM), width=6),
             board.value("Handoff, p95", about("HandoffLatency", "ms", CALM), width=6),
-            board.value("Lost messages", about("LostMessages", "lost", BAD), width=6, sparkline=False),
-            board.value("Loops", about("LoopsDetected", "workflows", WARN), width=6, sparkline=False),
+            board.value("Lost messages", about("LostMessages", "lost", BAD), width=6),
+            board.value("Loops", about("LoopsDetected", "workflows", WARN), width=6),
         ],
         [board.custom("Flow between the agents", "flow", height=12)],
     ]

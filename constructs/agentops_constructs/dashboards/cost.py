@@ -19,18 +19,23 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
     found: list[list[cw.IWidget]] = [
         [board.header("Cost", "What the agents spend, to the ledger's cent, in USD and UTC days.")],
         [
-            board.value("Spend today, USD", metrics.costs("SpendToDate", label="USD", color=CALM), width=6),
-            board.gauge(
-                f"Of today's ${board.daily_budget_usd:g}, %",
-                metrics.costs("BudgetUtilization", label="% of budget", color=WARN),
+            board.value(
+                "Spend today, USD",
+                metrics.costs("SpendToDate", label="USD", color=CALM),
                 width=6,
+                latest=True,
             ),
-            board.value("Per completed workflow, USD", _per_workflow(board), width=6, sparkline=False),
+            board.gauge(
+                f"Today's budget of ${board.daily_budget_usd:g}, %",
+                metrics.costs("BudgetUtilization", label="spent", color=WARN),
+                width=6,
+                latest=True,
+            ),
+            board.value("Per completed workflow, USD", _per_workflow(board), width=6),
             board.value(
                 "Calls without a price",
                 metrics.costs("UnpricedCalls", label="calls", color=BAD),
                 width=6,
-                sparkline=False,
             ),
         ],
         [_spend(board), _kinds(board)],

@@ -26,16 +26,17 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
                     "workflow_completed", "workflow_failed", label="completed, %", color=GOOD
                 ),
             ),
-            board.value("Workflows", completed, failed, sparkline=False, width=6),
+            board.value("Workflows", completed, failed, width=6),
             board.value("Issues detected", metrics.events("issue_detected", label="issues", color=WARN)),
             board.value(
                 "Tests",
                 metrics.events("test_passed", label="passed", color=GOOD),
                 metrics.events("test_failed", label="failed", color=BAD),
-                sparkline=False,
                 width=6,
             ),
-            board.value("Spend today, USD", metrics.costs("SpendToDate", label="USD", color=CALM)),
+            board.value(
+                "Spend today, USD", metrics.costs("SpendToDate", label="USD", color=CALM), latest=True
+            ),
         ],
     ]
     if board.alarms:
