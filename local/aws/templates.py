@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ministack.services import dynamodb, lambda_svc
-from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation import changesets, provisioners
 
 Properties = Mapping[str, Any]
 # What MiniStack takes and then does nothing with.
@@ -85,8 +85,12 @@ def _extend(
 
 def install() -> None:
     """Extend MiniStack's resource handlers."""
-    _extend("AWS::DynamoDB::GlobalTable", _table, _check_table)
-    _extend("AWS::DynamoDB::Table", _table, _check_table)
+    table, global_table = "AWS::DynamoDB::Table", "AWS::DynamoDB::GlobalTable"
+    # A retained table comes back by import; MiniStack knows that of the other kind of table alone.
+    provisioners._RESOURCE_HANDLERS[global_table]["import"] = provisioners._RESOURCE_HANDLERS[table]["import"]
+    changesets._IMPORT_LOOKUPS[global_table] = changesets._IMPORT_LOOKUPS[table]
+    _extend(global_table, _table, _check_table)
+    _extend(table, _table, _check_table)
     _extend("AWS::Lambda::Function", _function, _check_function)
     for kind in HOLLOW:
         del provisioners._RESOURCE_HANDLERS[kind]
