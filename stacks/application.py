@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
-import constructs
 
 from agentops_constructs import MonthlyEstimate, monthly_estimate
 from agentops_constructs.bundling import BundlingError
@@ -81,7 +79,6 @@ def build(context: Mapping[str, Any] | None = None) -> Application:
     AppError
         The context makes no sense, or the tree can't be built.
     """
-    _guard_constructs()
     app = cdk.App(context=dict(context or {}), analytics_reporting=False)
     try:
         settings = Settings.from_context(app.node.get_all_context())
@@ -122,12 +119,3 @@ def _stacks(app: cdk.App, settings: Settings) -> dict[str, cdk.Stack]:
     for part in ("agents", "dashboards"):
         stacks[part].add_stack_dependency(monitoring, "finds the plane through its SSM parameters")
     return stacks
-
-
-def _guard_constructs() -> None:
-    home = Path(constructs.__file__ or "")
-    if "site-packages" not in home.parts and "dist-packages" not in home.parts:
-        raise AppError(
-            f"the PyPI package 'constructs' is shadowed by {home.parent}: "
-            "the folder constructs/ must hold no __init__.py"
-        )

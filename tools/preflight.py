@@ -115,7 +115,7 @@ def table_problems(account: Account, names: Names) -> Iterator[str]:
         if table not in own:
             yield (
                 f"table {table} is left from an earlier deployment: adopt or delete it, "
-                "as `make destroy` said (docs: README, Destroy)"
+                "as `make destroy` said"
             )
 
 

@@ -17,6 +17,8 @@ import pytest
 from agentops_constructs import AgentSource, bundling
 from agentops_constructs.bundling import Bundle, BundlingError
 
+# The machine in an ELF header: https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
+ELF_AARCH64 = 183
 HANDLER = "def handler(event, context):\n    return {'doubled': 2 * event['n']}\n"
 
 
@@ -174,6 +176,20 @@ def test_the_hash_ignores_caches_and_times(source: Path) -> None:
     (source / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"other")
 
     assert bundle.digest() == before
+
+
+@pytest.mark.slow
+def test_the_export_bundle_is_built_for_lambda_s_platform(tmp_path: Path) -> None:
+    try:
+        folder = bundling.export_bundle(for_host=False).build(tmp_path / "cache")
+    except BundlingError as error:
+        pytest.skip(f"no package index: {error}")
+
+    libraries = list(folder.rglob("*.so"))
+    assert libraries
+    for library in libraries:
+        assert int.from_bytes(library.read_bytes()[18:20], "little") == ELF_AARCH64, library.name
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 100_000_000
 
 
 def test_a_package_that_can_t_be_installed_is_one_line(source: Path, tmp_path: Path) -> None:
