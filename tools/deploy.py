@@ -149,21 +149,14 @@ def _explain_kept(
     tables: Mapping[str, str], buckets: Mapping[str, str], context: Mapping[str, str], names: Names
 ) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    print("\nProduction keeps its data. To adopt it in a new deployment, then `make deploy`:")
-    for part, kept, key in (("Monitoring", tables, "TableName"), ("Agents", buckets, "BucketName")):
-        if kept:
-            mapping = OUT / f"adopt-{part.lower()}-{names.environment}.json"
-            mapping.write_text(json.dumps({id: {key: name} for id, name in kept.items()}, indent=2) + "\n")
-            command = [
-                *CDK,
-                "import",
-                stack_name(part, names.environment),
-                "--resource-mapping",
-                str(mapping.relative_to(ROOT)),
-                *_context_arguments(context),
-            ]
-            print(f"  {shlex.join(command)}")
-    print("To delete it for good:")
+    mapping = OUT / f"adopt-{names.environment}.json"
+    mapping.write_text(json.dumps({id: {"TableName": name} for id, name in tables.items()}, indent=2) + "\n")
+    stack = stack_name("Monitoring", names.environment)
+    shown = mapping.relative_to(ROOT)
+    command = [*CDK, "import", stack, "--resource-mapping", str(shown), *_context_arguments(context)]
+    print("\nProduction keeps its data. A new deployment adopts the tables by this, and then `make deploy`:")
+    print(f"  {shlex.join(command)}")
+    print("To delete the data for good:")
     for table in tables.values():
         print(f"  aws dynamodb update-table --table-name {table} --no-deletion-protection-enabled")
         print(f"  aws dynamodb delete-table --table-name {table}")

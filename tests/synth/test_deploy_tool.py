@@ -319,7 +319,7 @@ def test_production_s_data_outlives_its_stacks(
     assert "kept: agent-ledger" in said
     assert "import AgentOps-Monitoring-production --resource-mapping" in said
     assert "aws dynamodb delete-table --table-name agent-ledger" in said
-    mapping = json.loads((tool.OUT / "adopt-monitoring-production.json").read_text())
+    mapping = json.loads((tool.OUT / "adopt-production.json").read_text())
     assert mapping == {"LedgerABC": {"TableName": "agent-ledger"}}
     assert cloudformation.stacks == {}
 
