@@ -12,8 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,41 +88,44 @@ class Bundle:
 
     def digest(self) -> str:
         """Return the hash over every input: sources, pins, platform, Python and this bundler."""
-        seen = hashlib.sha256(Path(__file__).read_bytes())
+        seen = self._packages_digest()
         for place, tree in sorted(self.trees.items()):
             for relative, path in self._files(place, tree):
                 seen.update(f"\0{place}/{relative.as_posix()}\0".encode())
                 seen.update(path.read_bytes())
-        if self.requirements:
-            seen.update(self.requirements.read_bytes())
-            seen.update("\0".join(self._target()).encode())
         return seen.hexdigest()
 
     def build(self, cache: Path, digest: str | None = None) -> Path:
         """Return the folder with the asset's content, made now or found in the cache."""
-        folder = cache / f"{self.name}-{(digest or self.digest())[:16]}"
-        if folder.is_dir():
-            return folder
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=cache))
-        try:
+
+        def fill(folder: Path) -> None:
             if self.requirements:
-                _install(self.requirements, scratch, self._target())
+                shutil.copytree(self._packages(cache), folder, copy_function=os.link, dirs_exist_ok=True)
             for place, tree in self.trees.items():
                 for relative, path in self._files(place, tree):
-                    target = scratch / place / relative
+                    target = folder / place / relative
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, target)
-            _normalise(scratch)
-            try:
-                scratch.rename(folder)
-            except OSError:
-                # Another synth was first; equal inputs gave equal bytes.
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return folder
+
+        return _once(cache / f"{self.name}-{(digest or self.digest())[:16]}", fill)
+
+    def _packages(self, cache: Path) -> Path:
+        # Apart from the sources, which change far more often.
+        requirements = self.requirements
+        assert requirements is not None
+
+        def fill(folder: Path) -> None:
+            _install(requirements, folder, self._target())
+            _strip(folder)
+
+        return _once(cache / f"packages-{self._packages_digest().hexdigest()[:16]}", fill)
+
+    def _packages_digest(self) -> hashlib._Hash:
+        seen = hashlib.sha256(Path(__file__).read_bytes())
+        if self.requirements:
+            seen.update(self.requirements.read_bytes())
+            seen.update("\0".join([*self._target(), sysconfig.get_platform() * self.for_host]).encode())
+        return seen
 
     def _files(self, place: str, tree: Path) -> Iterator[tuple[Path, Path]]:
         excluded = self.exclude.get(place, frozenset())
@@ -227,16 +231,32 @@ def _install(requirements: Path, target: Path, platform: Iterable[str]) -> None:
         raise BundlingError(f"pip could not install {requirements.name} for the export function: {last}")
 
 
-def _normalise(root: Path) -> None:
-    shutil.rmtree(root / "bin", ignore_errors=True)
-    for path in sorted(root.rglob("*"), reverse=True):
-        if path.is_dir():
-            if path.name in _IGNORED_FOLDERS:
-                shutil.rmtree(path)
-            else:
-                path.chmod(0o755)
+def _strip(packages: Path) -> None:
+    """Remove what an installer leaves of itself, and of this machine."""
+    shutil.rmtree(packages / "bin", ignore_errors=True)
+    for path in sorted(packages.rglob("*"), reverse=True):
+        if path.is_dir() and path.name in _IGNORED_FOLDERS:
+            shutil.rmtree(path)
         elif path.name in _INSTALLER_FILES:
             path.unlink()
-        else:
-            path.chmod(0o644)
-    root.chmod(0o755)
+
+
+def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, filled now unless it is there; nobody ever sees it half full."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fill(scratch)
+        for path in (scratch, *scratch.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            # Another synth was first; equal inputs gave equal bytes.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder

@@ -148,6 +148,29 @@ def test_what_has_not_changed_is_not_installed_again(source: Path, wheel: Path, 
     assert bundle.build(tmp_path / "cache") == folder
 
 
+def test_a_change_of_the_sources_installs_nothing(source: Path, wheel: Path, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.txt"
+    pins.write_text(f"tiny-helper @ {wheel.as_uri()}\n")
+    bundle = Bundle("edited", {".": source}, requirements=pins, for_host=True)
+    before = bundle.build(tmp_path / "cache")
+    wheel.unlink()
+    (source / "app.py").write_text(HANDLER + "\n")
+
+    after = bundle.build(tmp_path / "cache")
+
+    assert after != before
+    assert (after / "tiny_helper.py").is_file()
+
+
+def test_the_source_s_own_files_stay_whatever_they_are_called(source: Path, tmp_path: Path) -> None:
+    (source / "bin").mkdir()
+    (source / "bin" / "RECORD").touch()
+
+    folder = bundling.agent_bundle(AgentSource(source)).build(tmp_path / "cache")
+
+    assert (folder / "bin" / "RECORD").is_file()
+
+
 def test_the_hash_covers_every_input(source: Path, tmp_path: Path) -> None:
     pins = tmp_path / "pins.txt"
     pins.write_text("tiny-helper==1.0\n")
@@ -200,7 +223,7 @@ def test_a_package_that_can_t_be_installed_is_one_line(source: Path, tmp_path: P
         Bundle("broken", {".": source}, requirements=pins, for_host=True).build(tmp_path / "cache")
 
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").iterdir()) == [], "nothing half made is left"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
