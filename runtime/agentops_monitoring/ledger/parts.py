@@ -4,45 +4,51 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.events import Event, Part, Refused, Reject, Source, complete, read_event
+from agentops_monitoring.ledger.requests import Requests
 
 _PART_TTL_S = 14 * 86_400
-_ROUNDS = 8
 
 
 class PartStore:
-    """Items of the ledger table that hold parts and pieces. All writes repeat without effect."""
+    """Items of the ledger table that hold parts and pieces. All writes repeat without effect.
 
-    def __init__(self, client: Any, table: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    Parameters
+    ----------
+    client
+        A DynamoDB client.
+    table
+        The ledger table.
+    requests
+        How requests are sent; with that client when left out.
+    """
+
+    def __init__(self, client: Any, table: str, requests: Requests | None = None) -> None:
         self._client = client
         self._table = table
-        self._sleep = sleep
+        self._requests = requests or Requests(client)
 
     def assemble(self, parts: Sequence[Part]) -> tuple[list[Event], list[Reject]]:
         """Return the events whose parts are all here now; the rest waits in the table.
 
         An event whose parts come in two batches at once may be returned to both; its id makes it count once.
         """
-        events: list[Event] = []
-        rejects: list[Reject] = []
         by_event: dict[str, dict[int, Part]] = {}
         for part in parts:
             by_event.setdefault(part.event.id, {})[part.number] = part
-        for event_id, found in by_event.items():
-            if len(found) < next(iter(found.values())).total:
-                self._put(self._part_item(part) for part in found.values())
-                found = self._stored(event_id)
-            if len(found) < next(iter(found.values())).total:
-                continue
-            try:
-                events.append(_join(found))
-            except Refused as refused:
-                rejects += [Reject(str(refused), part.event.sources[0]) for part in found.values()]
+        self._add_stored({name: found for name, found in by_event.items() if not _is_whole(found)})
+        events: list[Event] = []
+        rejects: list[Reject] = []
+        for found in by_event.values():
+            if _is_whole(found):
+                try:
+                    events.append(_join(found))
+                except Refused as refused:
+                    rejects += [Reject(str(refused), part.event.sources[0]) for part in found.values()]
         return events, rejects
 
     def put_pieces(self, pieces: Iterable[tuple[str, bytes]]) -> None:
@@ -52,63 +58,58 @@ class PartStore:
         items = []
         for owner, content in pieces:
             counts[owner] = counts.get(owner, 0) + 1
-            key = {"pk": {"S": f"DATA#{owner}"}, "sk": {"S": f"{counts[owner]:06d}"}}
+            key = {"pk": {"S": schema.pieces_pk(owner)}, "sk": {"S": schema.number_sk(counts[owner])}}
             items.append({**key, "data": {"B": content}, "expires_at": expires})
-        self._put(items)
+        self._requests.put(self._table, items)
 
     def pieces(self, owner: str) -> list[bytes]:
         """Return the pieces of an owner's data, in order."""
-        return [bytes(item["data"]["B"]) for item in self._query(f"DATA#{owner}")]
-
-    def _part_item(self, part: Part) -> dict[str, Any]:
-        source = part.event.sources[0]
-        return {
-            "pk": {"S": f"PART#{part.event.id}"},
-            "sk": {"S": f"{part.number:06d}"},
-            "line": {"S": source.message},
-            "log_event_id": {"S": source.log_event_id},
-            "timestamp_ms": {"N": str(source.timestamp_ms)},
-            "expires_at": {"N": str(int(time.time()) + _PART_TTL_S)},
-        }
-
-    def _stored(self, event_id: str) -> dict[int, Part]:
-        found: dict[int, Part] = {}
-        for item in self._query(f"PART#{event_id}"):
-            source = Source(item["log_event_id"]["S"], int(item["timestamp_ms"]["N"]), item["line"]["S"])
-            part = read_event(json.loads(source.message), source)
-            if isinstance(part, Part):
-                found[part.number] = part
-        return found
-
-    def _query(self, pk: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": pk}},
+            ExpressionAttributeValues={":pk": {"S": schema.pieces_pk(owner)}},
             ConsistentRead=True,
         )
-        for page in pages:
-            yield from page["Items"]
+        return [bytes(item["data"]["B"]) for page in pages for item in page["Items"]]
 
-    def _put(self, items: Iterable[dict[str, Any]]) -> None:
-        # 25 items and 16 MB a request; parts are at most 60 kB, pieces 350 kB.
-        rest = iter(items)
-        while some := list(islice(rest, 25)):
-            waiting = [{"PutRequest": {"Item": item}} for item in some]
-            for attempt in range(_ROUNDS):
-                answer = self._client.batch_write_item(RequestItems={self._table: waiting})
-                waiting = answer.get("UnprocessedItems", {}).get(self._table, [])
-                if not waiting:
-                    break
-                self._sleep(0.05 * 2**attempt)
-            else:
-                raise TimeoutError(f"{len(waiting)} items of {self._table} stay unprocessed")
+    def _add_stored(self, incomplete: dict[str, dict[int, Part]]) -> None:
+        # First put, then get: of two batches that do so at once, the later one sees all parts.
+        self._requests.put(
+            self._table, [_item(part) for found in incomplete.values() for part in found.values()]
+        )
+        missing = [
+            (schema.part_pk(event_id), schema.number_sk(number))
+            for event_id, found in incomplete.items()
+            for number in range(1, next(iter(found.values())).total + 1)
+            if number not in found
+        ]
+        for item in self._requests.get(self._table, missing):
+            source = Source(item["log_event_id"]["S"], int(item["timestamp_ms"]["N"]), item["line"]["S"])
+            part = read_event(json.loads(source.message), source)
+            if isinstance(part, Part):
+                incomplete[part.event.id][part.number] = part
+
+
+def _item(part: Part) -> dict[str, Any]:
+    source = part.event.sources[0]
+    return {
+        "pk": {"S": schema.part_pk(part.event.id)},
+        "sk": {"S": schema.number_sk(part.number)},
+        "line": {"S": source.message},
+        "log_event_id": {"S": source.log_event_id},
+        "timestamp_ms": {"N": str(source.timestamp_ms)},
+        "expires_at": {"N": str(int(time.time()) + _PART_TTL_S)},
+    }
+
+
+def _is_whole(parts: dict[int, Part]) -> bool:
+    return len(parts) >= next(iter(parts.values())).total
 
 
 def _join(parts: dict[int, Part]) -> Event:
-    ordered = [parts[index] for index in sorted(parts)]
+    ordered = [parts[number] for number in sorted(parts)]
     first = ordered[0]
-    if any(part.total != first.total for part in ordered) or len(ordered) != first.total:
+    if any(part.total != len(ordered) for part in ordered):
         raise Refused("parts of one event disagree on their number")
     event = first.event
     try:

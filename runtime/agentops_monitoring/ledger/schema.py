@@ -126,6 +126,21 @@ def invocation_pk(stream: str, request_id: str) -> str:
     return f"INV#{stream}#{request_id}"
 
 
+def part_pk(event_id: str) -> str:
+    """Return the partition key of the parts of a split payload."""
+    return f"PART#{event_id}"
+
+
+def pieces_pk(owner: str) -> str:
+    """Return the partition key of the pieces of oversized data."""
+    return f"DATA#{owner}"
+
+
+def number_sk(number: int) -> str:
+    """Return the sort key of a part or a piece; numbers sort as texts."""
+    return f"{number:06d}"
+
+
 def agent_index(agent: str, day: str, shard: int) -> str:
     """Return `gsi1pk` of agent-monitoring."""
     return f"AGENT#{agent}#{day}#{shard}"

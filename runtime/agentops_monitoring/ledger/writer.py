@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import localcontext
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
@@ -21,23 +21,12 @@ from agentops_monitoring.ledger.exact import EXACT
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
+from agentops_monitoring.ledger.requests import LedgerBusy, Requests
 from agentops_monitoring.ledger.transaction import Plan, State, Unit, Written, render
 
-_GET_KEYS = 100
-_FIRST_DELAY_S, _LAST_DELAY_S = 0.02, 1.0
-_BUSY = frozenset(
-    (
-        "InternalServerError", "LimitExceededException", "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded", "ServiceUnavailable", "ThrottlingException", "TransactionInProgressException",
-    )
-)  # fmt: skip
 _BUSY_REASONS = frozenset(
     ("ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict")
 )
-
-
-class LedgerBusy(RuntimeError):
-    """The tables did not take a batch in the attempts it had. Deliver it again: what is in counts once."""
 
 
 @dataclass(slots=True)
@@ -89,16 +78,11 @@ class LedgerWriter:
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
         self._tables = tables
         self._shards = shards or schema.shards()
-        self._attempts = attempts
         self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
-        self._parts = PartStore(client, tables.ledger, sleep=sleep)
-        self._requests = 0
-        self._deadline: float | None = None
+        self._requests = Requests(client, attempts=attempts, sleep=sleep, jitter=jitter)
+        self._parts = PartStore(client, tables.ledger, self._requests)
 
     @classmethod
     def from_environment(cls) -> LedgerWriter:
@@ -127,13 +111,13 @@ class LedgerWriter:
         botocore.exceptions.ClientError
             The tables refuse, as when they are missing or permissions are.
         """
-        self._deadline = deadline
+        self._requests.deadline = deadline
         with localcontext(EXACT):
             return self._write(batch)
 
     def _write(self, batch: Batch) -> WriteResult:
         result = WriteResult(rejects=list(batch.rejects))
-        self._requests = 0
+        before = self._requests.made
         assembled, refused = self._parts.assemble(batch.parts)
         result.rejects += refused
         units = _distinct([*batch.events, *assembled, *batch.reports], result)
@@ -143,7 +127,7 @@ class LedgerWriter:
         shard = schema.shard_of(batch.stream, self._shards)
         limit, fruitless = len(units), 0
         while queue:
-            self._check_time()
+            self._requests.check_time()
             plan = Plan(self._tables, batch.stream, shard, known, self._clock())
             repeated = self._fill(plan, queue, rendered, limit)
             result.duplicates += repeated
@@ -169,16 +153,16 @@ class LedgerWriter:
                 rest = [each for each in rest if each.id not in failure.duplicates]
             else:
                 fruitless += 1
-                if fruitless >= self._attempts:
+                if fruitless >= self._requests.attempts:
                     raise LedgerBusy(f"{len(queue) + len(rest)} of {len(units)} items wait: {failure.reason}")
-                self._wait(fruitless)
+                self._requests.wait(fruitless)
             if failure.stale:
                 stale = list(plan.states)
                 for key in stale:
                     known.pop(key, None)
                 known |= self._load({key: type(plan.states[key]) for key in stale})
             queue.extendleft(reversed(rest))
-        result.requests = self._requests
+        result.requests = self._requests.made - before
         return result
 
     def _fill(self, plan: Plan, queue: deque[Unit], rendered: dict[str, Written], limit: int) -> int:
@@ -208,73 +192,26 @@ class LedgerWriter:
             actions = plan.actions(increments)
         except OverflowError as error:
             return _Failure(str(error), invalid=str(error))
-        token = uuid.uuid4().hex
-        attempt = 0
-        while True:
-            attempt += 1
-            self._requests += 1
-            try:
-                self._client.transact_write_items(TransactItems=actions, ClientRequestToken=token)
-            except ClientError as error:
-                code = error.response.get("Error", {}).get("Code", "")
-                if code == "TransactionCanceledException":
-                    return _Failure.of(plan, error)
-                if code in ("ValidationException", "ItemCollectionSizeLimitExceededException"):
-                    return _Failure(str(error), invalid=str(error)[:500])
-                if code not in _BUSY:
-                    raise
-                if attempt >= self._attempts:
-                    raise LedgerBusy(str(error)) from error
-            except BotoCoreError as error:
-                if attempt >= self._attempts:
-                    raise LedgerBusy(str(error)) from error
-            else:
-                return None
-            self._wait(attempt)
+        try:
+            self._requests.send(
+                "transact_write_items", TransactItems=actions, ClientRequestToken=uuid.uuid4().hex
+            )
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code == "TransactionCanceledException":
+                return _Failure.of(plan, error)
+            if code in ("ValidationException", "ItemCollectionSizeLimitExceededException"):
+                return _Failure(str(error), invalid=str(error)[:500])
+            raise
+        return None
 
     def _load(self, keys: Mapping[str, type[State]]) -> dict[str, State]:
         """Read states, consistently; those that do not exist are left out."""
         found: dict[str, State] = {}
-        wanted = list(keys)
-        for start in range(0, len(wanted), _GET_KEYS):
-            waiting = [
-                {"pk": {"S": key}, "sk": {"S": schema.STATE}} for key in wanted[start : start + _GET_KEYS]
-            ]
-            attempt = 0
-            while waiting:
-                attempt += 1
-                self._requests += 1
-                try:
-                    answer = self._client.batch_get_item(
-                        RequestItems={self._tables.ledger: {"Keys": waiting, "ConsistentRead": True}}
-                    )
-                except ClientError as error:
-                    if error.response.get("Error", {}).get("Code") not in _BUSY or attempt >= self._attempts:
-                        raise
-                except BotoCoreError as error:
-                    if attempt >= self._attempts:
-                        raise LedgerBusy(str(error)) from error
-                else:
-                    for item in answer["Responses"].get(self._tables.ledger, ()):
-                        key = item["pk"]["S"]
-                        found[key] = keys[key](int(item["ver"]["N"]), unpack(item, "state"))
-                    left = answer.get("UnprocessedKeys", {}).get(self._tables.ledger, {}).get("Keys", [])
-                    if len(left) < len(waiting):
-                        attempt = 0
-                    waiting = left
-                if waiting:
-                    if attempt >= self._attempts:
-                        raise LedgerBusy(f"{len(waiting)} keys stay unprocessed")
-                    self._wait(attempt + 1)
+        for item in self._requests.get(self._tables.ledger, [(key, schema.STATE) for key in keys]):
+            key = item["pk"]["S"]
+            found[key] = keys[key](int(item["ver"]["N"]), unpack(item, "state"))
         return found
-
-    def _wait(self, attempt: int) -> None:
-        self._check_time()
-        self._sleep(self._jitter() * min(_LAST_DELAY_S, _FIRST_DELAY_S * 2**attempt))
-
-    def _check_time(self) -> None:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise LedgerBusy("no time is left")
 
 
 @dataclass(slots=True)

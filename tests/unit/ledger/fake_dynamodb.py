@@ -25,7 +25,8 @@ class FakeDynamoDB:
         self.tables: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
         self.fault = fault
         self.calls: dict[str, int] = {}
-        self._tokens: dict[str, Any] = {}
+        self._tokens: dict[str, int] = {}
+        self._keys: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self.unprocessed = 0
         """How many of the next batch requests leave half of their items for later."""
         self._lock = threading.RLock()
@@ -41,12 +42,17 @@ class FakeDynamoDB:
     def _table(self, name: str) -> dict[tuple[str, str], dict[str, Any]]:
         return self.tables.setdefault(name, {})
 
+    def _put(self, table: str, item: dict[str, Any]) -> None:
+        key = item["pk"]["S"], item["sk"]["S"]
+        self._table(table)[key] = copy.deepcopy(item)
+        self._keys.setdefault((table, key[0]), set()).add(key)
+
     def transact_write_items(self, *, TransactItems: list[Any], ClientRequestToken: str) -> Any:
         return self._call("TransactWriteItems", lambda: self._transact(TransactItems, ClientRequestToken))
 
     def _transact(self, actions: list[Any], token: str) -> Any:
         if token in self._tokens:
-            if self._tokens[token] != actions:
+            if self._tokens[token] != hash(repr(actions)):
                 raise client_error("IdempotentParameterMismatchException", "TransactWriteItems")
             return {}
         places = []
@@ -75,10 +81,11 @@ class FakeDynamoDB:
             )
         for action, (table, pk, sk) in zip(actions, places, strict=True):
             if "Put" in action:
-                self._table(table)[pk, sk] = copy.deepcopy(action["Put"]["Item"])
+                self._put(table, action["Put"]["Item"])
             else:
                 _update(self._table(table), pk, sk, action["Update"])
-        self._tokens[token] = copy.deepcopy(actions)
+                self._keys.setdefault((table, pk), set()).add((pk, sk))
+        self._tokens[token] = hash(repr(actions))
         return {}
 
     def batch_get_item(self, *, RequestItems: Any) -> Any:
@@ -106,7 +113,7 @@ class FakeDynamoDB:
             left = requests[len(requests) // 2 :] if self._leaves_some() else []
             for request in requests[: len(requests) - len(left)]:
                 item = request["PutRequest"]["Item"]
-                self._table(table)[item["pk"]["S"], item["sk"]["S"]] = copy.deepcopy(item)
+                self._put(table, item)
             return {"UnprocessedItems": {table: left} if left else {}}
 
         return self._call("BatchWriteItem", effect)
@@ -144,10 +151,15 @@ class FakeDynamoDB:
             pk = ExpressionAttributeValues[":pk"]["S"]
             first = ExpressionAttributeValues.get(":start", {"S": ""})["S"]
             last = ExpressionAttributeValues.get(":end", {"S": "~"})["S"]
+            table = self._table(TableName)
+            keys = (
+                table if IndexName else [key for key in self._keys.get((TableName, pk), ()) if key in table]
+            )
             rows = [
-                (item[f"{IndexName}sk"]["S"], key, item)
-                for key, item in self._table(TableName).items()
-                if item.get(f"{IndexName}pk") == {"S": pk} and first <= item[f"{IndexName}sk"]["S"] <= last
+                (table[key][f"{IndexName}sk"]["S"], key, table[key])
+                for key in keys
+                if table[key].get(f"{IndexName}pk") == {"S": pk}
+                and first <= table[key][f"{IndexName}sk"]["S"] <= last
             ]
             rows.sort(key=lambda row: row[:2], reverse=not ScanIndexForward)
             return {"Items": [item for _, _, item in rows[:Limit]]}
