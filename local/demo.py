@@ -96,9 +96,7 @@ def _run(options: argparse.Namespace, services: Services, progress: Progress) ->
             endpoint=endpoint,
         )
     print(report.text)
-    print(
-        f"  {_shown(options.out / 'index.html')}  the dashboards as deployed, with what they show now"
-    )
+    print(f"  {_shown(options.out / 'index.html')}  the dashboards as deployed, with what they show now")
     print(f"  {_shown(options.out / 'summary.json')}  the same figures for programs")
     print(f"  the whole demo took {progress.elapsed():.0f} s", flush=True)
     if options.keep:

@@ -1,7 +1,8 @@
 """Set up everything that `make` needs, once: two virtual environments and the CDK CLI.
 
 Runs on a bare Python 3.11+, so it imports the standard library alone and checks the version before
-anything newer is parsed. Each part leaves a stamp with a hash of its inputs; what is up to date is skipped.
+anything newer is evaluated (so annotations are strings here). Each part leaves a stamp with a hash of its
+inputs; what is up to date is skipped.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,14 +30,14 @@ class SetupError(Exception):
     """Set-up can't go on; the message is one line that says what to do."""
 
 
-def _digest(inputs):
+def _digest(inputs: "Sequence[str]") -> str:
     digest = hashlib.sha256(sys.version.encode() + str(ROOT).encode())
     for path in inputs:
         digest.update((ROOT / path).read_bytes())
     return digest.hexdigest()
 
 
-def _run(command, step):
+def _run(command: "Sequence[str]", step: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         log = STAMPS / "failed.log"
@@ -48,7 +50,7 @@ def _run(command, step):
         )
 
 
-def _venv(folder, requirements):
+def _venv(folder: str, requirements: str) -> None:
     """Make a virtual environment and install into it; a half-made one is thrown away first."""
     shutil.rmtree(ROOT / folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", folder], f"creating {folder}")
@@ -56,13 +58,13 @@ def _venv(folder, requirements):
     _run([*pip, "-r", requirements], f"installing {requirements}")
 
 
-def _cli():
+def _cli() -> None:
     # npm is a script for `node`, which the wheel puts beside it.
     os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     _run([".venv/bin/npm", "ci", "--loglevel=error"], "installing the CDK CLI")
 
 
-def _ensure(name, shown, inputs, proof, build):
+def _ensure(name: str, shown: str, inputs: "Sequence[str]", proof: str, build: "Callable[[], None]") -> None:
     stamp, digest = STAMPS / name, _digest(inputs)
     if (ROOT / proof).exists() and stamp.exists() and stamp.read_text() == digest:
         return
@@ -74,7 +76,7 @@ def _ensure(name, shown, inputs, proof, build):
     print(f"  {shown} ready in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _ensure_venv(folder, requirements, shown):
+def _ensure_venv(folder: str, requirements: str, shown: str) -> None:
     inputs = [requirements]
     lock = requirements.replace(".txt", ".lock")
     if (ROOT / lock).exists():
@@ -82,7 +84,7 @@ def _ensure_venv(folder, requirements, shown):
     _ensure(folder.lstrip("."), shown, inputs, f"{folder}/bin/python", lambda: _venv(folder, requirements))
 
 
-def _lock():
+def _lock() -> None:
     """Resolve both requirement files anew, without their locks, and write the locks."""
     for requirements in ("requirements.txt", "local/requirements.txt"):
         source = ROOT / requirements
@@ -100,7 +102,7 @@ def _lock():
         print(f"  wrote {lock.relative_to(ROOT)}", flush=True)
 
 
-def main():
+def main() -> None:
     """Bring the virtual environments and the CDK CLI up to date; exits 1 with one line where it can't."""
     if sys.version_info < MINIMUM:
         found = ".".join(map(str, sys.version_info[:3]))
