@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from agentops_monitoring.analysis.analyzer import AgentOpsAnalyzer
 from agentops_monitoring.analysis.findings import find
@@ -17,7 +19,7 @@ from agentops_monitoring.analysis.opportunities import siblings
 from agentops_monitoring.functions import analyze
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerWriter
-from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.conftest import TABLES, create_tables
 from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
@@ -229,14 +231,32 @@ def test_a_spike_stands_out_from_the_day_before() -> None:
         assert [each.kind for each in found] == expected
 
 
+@mock_aws
 def test_the_cursor_moves_once() -> None:
-    cursor = analyze.Cursor(FakeDynamoDB(), TABLES.ledger)
+    client = boto3.client("dynamodb", region_name="us-east-1")
+    create_tables(client)
+    cursor = analyze.Cursor(client, TABLES.ledger)
     assert cursor.read() is None
     assert cursor.move(None, NOW)
     assert not cursor.move(None, NOW + timedelta(minutes=5))
     assert cursor.read() == NOW
     assert analyze.due(NOW, NOW + timedelta(minutes=7)) == (NOW, NOW + timedelta(minutes=2))
     assert cursor.move(NOW, NOW + timedelta(minutes=2))
+
+
+@mock_aws
+def test_the_handler_prints_zeros_and_moves_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = boto3.client("dynamodb", region_name="us-east-1")
+    create_tables(client)
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
+        monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    analyze._parts.cache_clear()
+    analyze.handler({}, None)
+    assert '"LostMessages":0' in capsys.readouterr().out
+    assert analyze.Cursor(client, TABLES.ledger).read() is not None
 
 
 def test_metrics_of_findings_include_zeros() -> None:

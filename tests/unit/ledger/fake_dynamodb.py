@@ -122,17 +122,6 @@ class FakeDynamoDB:
         self.unprocessed -= 1
         return self.unprocessed >= 0
 
-    def update_item(self, *, TableName: str, Key: Any, **body: Any) -> Any:
-        """`SET until = :until` under a condition: what a cursor needs."""
-        key = Key["pk"]["S"], Key["sk"]["S"]
-        item = self._table(TableName).get(key)
-        values = body["ExpressionAttributeValues"]
-        known = item is not None and item["until"] == values.get(":before")
-        if not (item is None if body["ConditionExpression"] == "attribute_not_exists(pk)" else known):
-            raise client_error("ConditionalCheckFailedException", "UpdateItem")
-        self._table(TableName)[key] = {**Key, "until": values[":until"]}
-        return {}
-
     def get_item(self, *, TableName: str, Key: Any, **_: Any) -> Any:
         item = self._table(TableName).get((Key["pk"]["S"], Key["sk"]["S"]))
         return {} if item is None else {"Item": copy.deepcopy(item)}

@@ -20,7 +20,8 @@ from agentops_monitoring.functions import gauges, ingest
 from agentops_monitoring.ledger.dead_letters import join
 from agentops_monitoring.ledger.reader import LedgerReader
 from tests.unit.ledger.conftest import TABLES, create_tables
-from tests.unit.ledger.streams import LogEvent, World, payload, proof, recount
+from tests.unit.ledger.recount import recount
+from tests.unit.ledger.streams import LogEvent, World, payload, proof
 
 
 class Context:

@@ -23,7 +23,8 @@ from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerBusy, LedgerWriter
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.fake_dynamodb import FakeDynamoDB, client_error
-from tests.unit.ledger.streams import Count, LogEvent, World, payload, recount
+from tests.unit.ledger.recount import Count, recount
+from tests.unit.ledger.streams import LogEvent, World, payload
 
 
 def write_all(writer: LedgerWriter, batches: list[list[LogEvent]]) -> int:

@@ -1,0 +1,251 @@
+"""A recount of raw log lines that shares no code with the ledger.
+
+Money is in fractions; nothing is rounded but the compute slices, which the ledger defines as rounded down at
+10⁻¹⁵ USD.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from fractions import Fraction
+from math import floor
+from typing import Any, NamedTuple
+
+from tests.unit.ledger.streams import CANONICAL, DOMAIN, PRICES, LogEvent, rfc3339
+
+QUANTUM = 10**15
+
+
+class Count(NamedTuple):
+    """What the ledger must hold: everything by hour."""
+
+    events: dict[str, dict[str, Any]]
+    total: dict[str, dict[str, Fraction]]
+    agents: dict[tuple[str, str], dict[str, Fraction]]
+    models: dict[tuple[str, str], dict[str, Fraction]]
+    flows: dict[tuple[str, str, str], dict[str, Fraction]]
+    types: dict[tuple[str, str], list[Fraction]]
+    """[events, cost]"""
+    outcomes: dict[tuple[str, str, str], int]
+    day_spend: dict[tuple[str, str], Fraction]
+
+
+def lambda_usd(billed: int, memory: int, architecture: str) -> Fraction:
+    price = Fraction("0.0000133334") if architecture == "arm64" else Fraction("0.0000166667")
+    return Fraction(billed * memory, 1024 * 1000) * price + Fraction("0.0000002")
+
+
+def recount(log: Iterable[LogEvent]) -> Count:
+    events: dict[str, dict[str, Any]] = {}
+    parts: dict[str, dict[int, str]] = defaultdict(dict)
+    custom: dict[str, bool] = {}
+    invocations: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(lambda: {"e": [], "r": []})
+    seen: set[str] = set()
+    for logged in log:
+        if logged.id in seen:
+            continue
+        seen.add(logged.id)
+        if logged.message.startswith("REPORT"):
+            fields = dict(each.split(": ", 1) for each in logged.message.strip().split("\t") if ": " in each)
+            invocations[logged.stream, fields["REPORT RequestId"]]["r"].append(
+                (
+                    logged.timestamp,
+                    logged.id,
+                    Fraction(fields["Duration"].split()[0]),
+                    int(fields["Billed Duration"].split()[0]),
+                    int(fields["Memory Size"].split()[0]),
+                    logged.filter_name,
+                )
+            )
+            continue
+        line = json.loads(logged.message)
+        if line.get("type") == "platform.report":
+            record = line["record"]
+            metrics = record["metrics"]
+            invocations[logged.stream, record["requestId"]]["r"].append(
+                (
+                    logged.timestamp,
+                    logged.id,
+                    Fraction(str(metrics["durationMs"])),
+                    metrics["billedDurationMs"],
+                    metrics["memorySizeMB"],
+                    logged.filter_name,
+                )
+            )
+            continue
+        body = line["agentops.event"]
+        custom[body["id"]] = custom.get(body["id"], False) or "custom_event" in line
+        if "part" in body:
+            parts[body["id"]][body["part"][0]] = body["chunk"]
+            if len(parts[body["id"]]) < body["part"][1]:
+                continue
+            body["data"] = json.loads("".join(text for _, text in sorted(parts[body["id"]].items())))
+        body["stream"] = logged.stream
+        events[body["id"]] = body
+
+    def table() -> Any:
+        return defaultdict(lambda: defaultdict(Fraction))
+
+    count = Count(
+        events,
+        table(),
+        table(),
+        table(),
+        table(),
+        defaultdict(lambda: [Fraction(0), Fraction(0)]),
+        defaultdict(int),
+        defaultdict(Fraction),
+    )
+    endings: dict[str, tuple[str, str, str]] = {}
+    members: dict[str, set[str]] = defaultdict(set)
+
+    def add(at: str, agent: str, name: str, value: Fraction | int) -> None:
+        count.total[at[:13]][name] += value
+        count.agents[at[:13], agent][name] += value
+
+    for body in events.values():
+        kind, at, agent, data = body["type"], body["at"], body["agent"], body["data"]
+        hour, metric = at[:13], "custom_event" if custom[body["id"]] else kind
+        members[body["workflow_id"]].add(agent)
+        add(at, agent, "events", 1)
+        count.types[hour, metric][0] += 1
+        if kind == "llm_usage":
+            names = (
+                "gen_ai.usage.input_tokens",
+                "gen_ai.usage.output_tokens",
+                "gen_ai.usage.cache_read.input_tokens",
+                "gen_ai.usage.cache_creation.input_tokens",
+                "cache_creation_1h.input_tokens",
+            )
+            tokens = [data.get(name, 0) for name in names]
+            model = data["gen_ai.request.model"]
+            prices = PRICES[model]
+            values = dict(
+                zip(
+                    (
+                        "input_tokens",
+                        "output_tokens",
+                        "cache_read_tokens",
+                        "cache_write_tokens",
+                        "cache_write_1h_tokens",
+                    ),
+                    tokens,
+                    strict=True,
+                )
+            )
+            values["llm_calls"] = 1
+            body["usd"] = Fraction(0)
+            if prices is None:
+                values["unpriced"] = 1
+            else:
+                body["usd"] = (
+                    sum((n * Fraction(p) for n, p in zip(tokens, prices, strict=True)), Fraction(0)) / 10**6
+                )
+                values["llm_cost"] = body["usd"]
+                count.day_spend[at[:10], agent] += body["usd"]
+            for name, value in values.items():
+                add(at, agent, name, value)
+                count.models[hour, CANONICAL.get(model, model)][name] += value
+            if body["request_id"] is None:
+                count.types[hour, "llm_usage"][1] += body["usd"]
+        elif kind == "decision_made" and "confidence_score" in data:
+            add(at, agent, "confidence_sum", Fraction(repr(data["confidence_score"])))
+            add(at, agent, "confidence_n", 1)
+        elif kind.startswith("message_"):
+            add(at, agent, "messages_sent" if kind == "message_sent" else "messages_received", 1)
+            if "to" in data:
+                flow = count.flows[hour, data["from"], data["to"]]
+                flow["messages_sent" if kind == "message_sent" else "messages_received"] += 1
+            if "latency_ms" in data:
+                for target in (
+                    count.total[hour],
+                    count.agents[hour, agent],
+                    count.flows[hour, data["from"], data["to"]],
+                ):
+                    target["handoff_ms"] += Fraction(repr(data["latency_ms"]))
+                    target["handoff_n"] += 1
+        elif kind.startswith("workflow_"):
+            endings[body["workflow_id"]] = max(
+                endings.get(body["workflow_id"], ("", "", "")), (at, body["id"], kind)
+            )
+        if body["request_id"] is not None:
+            invocations[body["stream"], body["request_id"]]["e"].append(body)
+    for workflow, (at, _, kind) in endings.items():
+        name = kind.replace("workflow_", "workflows_")
+        count.total[at[:13]][name] += 1
+        for agent in members[workflow]:
+            count.outcomes[at[:13], agent, name] += 1
+    for invocation in invocations.values():
+        _count_invocation(count, invocation, add)
+    return count
+
+
+def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any) -> None:
+    first: dict[str, str] = {}
+    for body in invocation["e"]:
+        nonce = body["id"].split("-")[0]
+        relevant = body["type"] in DOMAIN or body["type"] == "invocation_started" or body.get("usd")
+        if relevant:
+            first[nonce] = min(first.get(nonce, "~"), body["at"])
+    ordered = [
+        b
+        for b in invocation["e"]
+        if b["id"].split("-")[0] in first
+        and (b["type"] in DOMAIN or b["type"] == "invocation_started" or b.get("usd"))
+    ]
+    ordered.sort(key=lambda b: (first[b["id"].split("-")[0]], b["id"].split("-")[0], b["seq"]))
+    clock = 0
+    for body in ordered:
+        clock = max(clock, round(datetime.fromisoformat(body["at"]).timestamp() * 1000))
+        body["clock"] = clock
+    for index, body in enumerate(ordered):
+        if body["type"] == "llm_usage":
+            target = "overhead"
+            for later in ordered[index + 1 :]:
+                if later["type"] == "invocation_started":
+                    break
+                if later["type"] in DOMAIN:
+                    target = later["type"]
+                    break
+            count.types[body["at"][:13], target][1] += body["usd"]
+    genuine: list[Any] = []
+    for report in sorted(invocation["r"], reverse=True):
+        if not genuine or report[0] <= genuine[-1][0] - genuine[-1][2]:
+            genuine.append(report)
+    after = 0
+    for at_ms, _, duration, billed, memory, filter_name in genuine[::-1]:
+        _, _, agent, architecture = filter_name.split("|")
+        usd = lambda_usd(billed, memory, architecture)
+        at = rfc3339(at_ms)
+        for name, value in (
+            ("compute_cost", usd),
+            ("invocations", 1),
+            ("billed_ms", billed),
+            ("duration_ms", duration),
+        ):
+            add(at, agent, name, value)
+        count.day_spend[at[:10], agent] += usd
+        mine = (
+            [b for b in ordered if after < b["clock"] <= at_ms]
+            if after
+            else [b for b in ordered if b["clock"] <= at_ms]
+        )
+        after = at_ms
+        rest = usd
+        domain = [b for b in mine if b["type"] in DOMAIN]
+        if domain:
+            started = [Fraction(b["clock"]) for b in mine if b["type"] == "invocation_started"]
+            begin = started[0] if started else min(at_ms - duration, Fraction(mine[0]["clock"]))
+            end = max(begin + duration, Fraction(domain[-1]["clock"]))
+            before = begin
+            for body in domain:
+                here = max(Fraction(body["clock"]), before)
+                if end > begin:
+                    part = Fraction(floor(usd * (here - before) / (end - begin) * QUANTUM), QUANTUM)
+                    count.types[at[:13], body["type"]][1] += part
+                    rest -= part
+                before = here
+        count.types[at[:13], "overhead"][1] += rest
