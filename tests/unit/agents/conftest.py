@@ -7,6 +7,7 @@ import io
 import json
 import threading
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.events.utils import EventTemplateParser
 
 from agentops_monitoring import monitored, transport
 from agentops_monitoring.instrument import messages
@@ -112,18 +114,14 @@ class World:
         )
 
     def report(self, function: str, summary: str = "It does not work") -> None:
-        """Put `issue.reported` on the bus, as a support desk does."""
-        detail = {"environment": "test", "function": function, "summary": summary}
-        boto3.client("events").put_events(
-            Entries=[
-                {
-                    "EventBusName": BUS,
-                    "Source": "support.desk",
-                    "DetailType": "issue.reported",
-                    "Detail": json.dumps(detail),
-                }
-            ]
-        )
+        """Deliver `issue.reported` as from a support desk, which no monitor watches."""
+        event = {
+            "id": str(uuid.uuid4()),
+            "source": "support.desk",
+            "detail-type": "issue.reported",
+            "detail": {"environment": "test", "function": function, "summary": summary},
+        }
+        boto3.client("sqs").send_message(QueueUrl=self.queue_url, MessageBody=json.dumps(event))
 
 
 def failure_record(path: Path, payload: Any) -> dict[str, Any]:
@@ -238,6 +236,8 @@ def world(
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", model_factory(record=model_log).url)
     monkeypatch.setattr(clients, "functions", SandboxInProcess)
     monkeypatch.setattr("agents.manager._SECONDS_BETWEEN_LOOKS", 0.0)
+    # moto wants a JSONPath library even where a target has no input transformer.
+    monkeypatch.setattr(EventTemplateParser, "parse", lambda event, **_: event)
     found = World()
     forget()
     with mock_aws():
