@@ -101,8 +101,8 @@ def aws_environment(endpoint: str) -> Mapping[str, str]:
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ENDPOINT_URL_S3": endpoint,
-        "AWS_ACCESS_KEY_ID": "demo",
-        "AWS_SECRET_ACCESS_KEY": "demo",
+        "AWS_ACCESS_KEY_ID": ACCOUNT,  # the account's root; functions have their roles
+        "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
     }

@@ -61,6 +61,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
     # MiniStack reads these when it is imported.
     os.environ |= {
+        "AUTH": "true",
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
         "TMPDIR": str(folder),

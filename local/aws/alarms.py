@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ministack.core.responses import request_scope
-from ministack.services import cloudwatch, eventbridge
+from ministack.core.responses import get_account_id, request_scope
+from ministack.services import cloudwatch, eventbridge, sns
 from ministack.services.cloudformation import provisioners
 
-from local.aws import clock, metrics
+from local.aws import clock, metrics, permissions
 
 TICK = 1.0  # seconds between evaluations without new data
 PAUSE = 0.05  # seconds in which new data gathers
+ACTIONS = ("AlarmActions", "OKActions", "InsufficientDataActions")
 SPARE_PERIODS = 2  # CloudWatch looks at a few periods more than it evaluates (Alarm user guide, missing data)
 _COMPARE: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "GreaterThanOrEqualToThreshold": (lambda value, limit: value >= limit, "greater than or equal to"),
@@ -180,6 +181,15 @@ def _tell_bus(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
     eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
 
 
+def _may_publish(alarm: Mapping[str, Any], arn: str) -> bool:
+    if ":sns:" not in arn or sns.topic_policy_allows(
+        arn, "cloudwatch.amazonaws.com", alarm["AlarmArn"], get_account_id()
+    ):
+        return True
+    permissions.tell(f"{alarm['AlarmName']} does not reach {arn}: its topic policy does not allow CloudWatch")
+    return False
+
+
 def _stamp(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S}.{int(at % 1 * 1000):03d}+0000"
 
@@ -216,7 +226,10 @@ def install() -> Alarms:
 
     def act(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
         _tell_bus(alarm, old, new, reason)
-        stock_actions(alarm, old, new, reason)
+        actions = {
+            name: [arn for arn in alarm.get(name) or [] if _may_publish(alarm, arn)] for name in ACTIONS
+        }
+        stock_actions({**alarm, **actions}, old, new, reason)
 
     provisioners._cw_metric_alarm_record = record
     cloudwatch._put_metric_alarm = put_metric_alarm

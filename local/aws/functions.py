@@ -22,7 +22,7 @@ from typing import Any
 from ministack.core.responses import request_scope
 from ministack.services import lambda_svc
 
-from local.aws import metrics
+from local.aws import metrics, permissions
 from local.aws.invocation_log import InvocationLog, log_group
 from local.aws.runtime_api import Environment, Outcome
 
@@ -245,7 +245,7 @@ class Functions:
     def _process_variables(
         self, config: Record, folder: Path, layers: list[Path], stream: str
     ) -> dict[str, str]:
-        _, _, _, region, account, *_ = config["FunctionArn"].split(":")
+        region = config["FunctionArn"].split(":")[3]
         logging = config.get("LoggingConfig") or {}
         variables = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -265,10 +265,7 @@ class Functions:
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": log_group(config),
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
-            # MiniStack reads the account from the key; the token tells whose call it is.
-            "AWS_ACCESS_KEY_ID": account,
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_SESSION_TOKEN": config["FunctionName"],
+            **permissions.credentials(config),
             "AWS_ENDPOINT_URL": self._endpoint,
             "AWS_ENDPOINT_URL_S3": self._endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",

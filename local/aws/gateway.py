@@ -4,6 +4,8 @@
     ``{"pending": n, …}``: asynchronous invocations, undelivered log batches, unread stream records.
 ``GET /_local/mail``
     The e-mails that SNS would have sent.
+``GET /_local/calls``
+    What each function has called: ``{function: {action: [resource, …]}}``.
 ``POST /_local/clock``  ``{"advance_seconds": n}``
     Move the time that alarms and schedules see.
 ``POST /_local/schedules``
@@ -21,7 +23,18 @@ from typing import Any
 
 from ministack.services import eventbridge
 
-from local.aws import alarms, clock, functions, invocations, logs, metrics, notifications, streams, templates
+from local.aws import (
+    alarms,
+    clock,
+    functions,
+    invocations,
+    logs,
+    metrics,
+    notifications,
+    permissions,
+    streams,
+    templates,
+)
 
 MINISTACK = "1.5.33"
 Message = MutableMapping[str, Any]
@@ -70,6 +83,7 @@ class Local:
         metrics.install()
         self._subscriptions = logs.install(submit)
         notifications.install(submit)
+        permissions.install()
         templates.install()
         self._alarms = alarms.install()
         eventbridge._now_ts = clock.now
@@ -92,6 +106,8 @@ class Local:
                 return 200, self.idle()
             case "GET", "/_local/mail":
                 return 200, notifications.mail()
+            case "GET", "/_local/calls":
+                return 200, permissions.calls()
             case "POST", "/_local/clock":
                 return 200, {"now": clock.advance(float(json.loads(body)["advance_seconds"]))}
             case "POST", "/_local/schedules":

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from local.aws import logs
+from local.aws import logs, permissions
 from local.aws.runtime_api import LogLine, Outcome
 
 LEVELS = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "FATAL": 50}
@@ -83,8 +83,15 @@ class InvocationLog:
         self._platform("report", record, text)
 
     def write(self, stream: str) -> None:
-        """Store the events in the function's log group."""
-        logs.write(log_group(self._config), stream, self._events)
+        """Store the events, if the function's role lets Lambda; else they are lost, as on AWS."""
+        group = log_group(self._config)
+        _, _, _, region, account, *_ = self._config["FunctionArn"].split(":")
+        resource = f"arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:{stream}"
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+            if why := permissions.refusal(self._config, action, resource):
+                permissions.tell(f"the log of {self._config['FunctionName']} is lost: {why}")
+                return
+        logs.write(group, stream, self._events)
 
     def tail(self) -> str:
         """Return the last 4 KB, which a caller may ask for."""

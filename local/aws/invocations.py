@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import json
 import logging
 import threading
@@ -15,9 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from ministack.core.responses import get_account_id, get_region
-from ministack.services import eventbridge, lambda_svc
+from ministack.core.responses import get_account_id
+from ministack.services import eventbridge, lambda_svc, sqs
 
+from local.aws import permissions
 from local.aws.functions import Functions, Record, Result, ThrottledError, account_of, reserved_concurrency
 
 RETRIES = 2  # Lambda's default for asynchronous invocations
@@ -82,29 +82,38 @@ class Invocations:
         self._enqueue(invocation)
         return invocation.request_id
 
-    def deliver(self, arn: str, destination_body: Any, attributes: Mapping[str, str] | None = None) -> None:
-        """Send a dead letter, or a destination's record, to a queue."""
+    def deliver(
+        self,
+        arn: str,
+        body: Any,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        config: Record | None = None,
+    ) -> None:
+        """Send a dead letter, or a destination's record, to a queue, under the role of a function."""
         try:
-            if arn.split(":")[2] != "sqs":
+            _, _, service, region, account, name = arn.split(":")
+            if service != "sqs":
                 raise ValueError(f"local AWS: destination not supported: {arn}")
-            sqs = self._sqs()
-            typed = {k: {"DataType": "String", "StringValue": v} for k, v in (attributes or {}).items()}
+            access = permissions.credentials(config) if config else {"AWS_ACCESS_KEY_ID": account}
+            sqs = boto3.client(
+                "sqs",
+                endpoint_url=self._endpoint,
+                region_name=region,
+                aws_access_key_id=access["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=permissions.SECRET,
+                aws_session_token=access.get("AWS_SESSION_TOKEN"),
+            )
             sqs.send_message(
-                QueueUrl=sqs.get_queue_url(QueueName=arn.split(":")[-1])["QueueUrl"],
-                MessageBody=json.dumps(destination_body),
-                MessageAttributes=typed,
+                QueueUrl=f"{self._endpoint}/{account}/{name}",
+                MessageBody=json.dumps(body),
+                MessageAttributes={
+                    key: {"DataType": "String", "StringValue": value}
+                    for key, value in (attributes or {}).items()
+                },
             )
         except Exception:  # as on AWS, the event is gone then; there it counts in DestinationDeliveryFailures
             log.exception("nothing delivered to %s", arn)
-
-    def _sqs(self) -> Any:
-        return boto3.client(
-            "sqs",
-            endpoint_url=self._endpoint,
-            region_name=get_region(),
-            aws_access_key_id=get_account_id(),
-            aws_secret_access_key="local",
-        )
 
     def _enqueue(self, invocation: _Invocation) -> None:
         config = invocation.record["config"]
@@ -177,7 +186,7 @@ class Invocations:
                 "ErrorCode": "200" if result else "429",
                 "ErrorMessage": str(answer.get("errorMessage") or condition)[:1024],
             }
-            self.deliver(queue, invocation.event, attributes)
+            self.deliver(queue, invocation.event, attributes, config=invocation.record["config"])
         self._end(invocation)
 
     def _failure_destination(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
@@ -201,7 +210,7 @@ class Invocations:
             answered = {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
             body["responseContext"] = answered
             body["responsePayload"] = result.payload
-        self.deliver(arn, body)
+        self.deliver(arn, body, config=invocation.record["config"])
 
     def _end(self, invocation: _Invocation) -> None:
         invocation.done()
@@ -228,17 +237,23 @@ def install(invocations: Invocations) -> None:
     def invoke_target(
         target: Mapping[str, Any], event: Mapping[str, Any], rule: Mapping[str, Any], view: Any
     ) -> None:
-        arn = target.get("Arn", "")
-        if ":lambda:" in arn and lambda_svc._get_func_record_for_ref(arn)[0] is None:
-            dead_letters = (target.get("DeadLetterConfig") or {}).get("Arn")
-            if dead_letters:
-                whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
-                facts = {"ERROR_CODE": "NO_RESOURCE", "RULE_ARN": rule.get("Arn", ""), "TARGET_ARN": arn}
-                run = contextvars.copy_context().run
-                # Off the event loop: the queue is reached through it.
-                threading.Thread(target=run, args=(invocations.deliver, dead_letters, whole, facts)).start()
+        arn, source, problem = target.get("Arn", ""), rule.get("Arn", ""), ""
+        if ":lambda:" in arn:
+            function = lambda_svc._get_func_record_for_ref(arn)[0]
+            if function is None:
+                problem = "NO_RESOURCE"
+            elif not permissions.may_invoke("events.amazonaws.com", source, function):
+                problem = "NO_PERMISSIONS"
+        if not problem:
+            stock_invoke(target, event, rule, view)
             return
-        stock_invoke(target, event, rule, view)
+        permissions.tell(f"{source} does not invoke {arn}: {problem}")
+        queue = (target.get("DeadLetterConfig") or {}).get("Arn")
+        if queue and sqs.queue_policy_allows(queue, "events.amazonaws.com", source, get_account_id()):
+            whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
+            facts = {"ERROR_CODE": problem, "RULE_ARN": source, "TARGET_ARN": arn}
+            # Off the event loop: the queue is reached through it.
+            threading.Thread(target=invocations.deliver, args=(queue, whole, facts)).start()
 
     eventbridge._dispatch_to_lambda = to_lambda
     eventbridge._invoke_target = invoke_target

@@ -19,11 +19,12 @@ from typing import Any, Protocol
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import cloudwatch_logs, lambda_svc
 
-from local.aws import metrics
+from local.aws import metrics, permissions
 
 WINDOW = 0.1  # seconds in which a stream's events gather into one delivery
 BATCH_BYTES = 700_000  # raw; an asynchronous event holds 1 MB (Lambda quotas)
 DELIVERY_TRIES = 5
+SERVICE = "logs.amazonaws.com"
 PAGE_EVENTS = 10_000  # FilterLogEvents
 Matcher = Callable[[str], bool]
 _TERM = re.compile(r'(?P<sign>[?-]?)(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))')
@@ -197,7 +198,11 @@ class Subscriptions:
                 self._finish(key, len(batch))
                 return
             record, _, _ = lambda_svc._get_func_record_for_ref(one["destinationArn"])
-            if record is None:
+            source = f"arn:aws:logs:{region}:{account}:log-group:{group}:*"
+            if record is None or not permissions.may_invoke(SERVICE, source, record):
+                permissions.tell(
+                    f"{one['destinationArn']} gets no lines of {group}: it is missing, or forbids it"
+                )
                 self._retry(key, {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name})
                 return
             event = {"awslogs": {"data": _envelope(account, group, stream, name, batch)}}
@@ -277,6 +282,14 @@ def install(submit: Submit) -> Subscriptions:
             compile_pattern(data.get("filterPattern") or "")
         except ValueError as error:
             return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
+        record, _, _ = lambda_svc._get_func_record_for_ref(data.get("destinationArn") or "")
+        source = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{data.get('logGroupName')}:*"
+        if record is None or not permissions.may_invoke(SERVICE, source, record):
+            text = (
+                "Could not execute the lambda function. Make sure you have given CloudWatch Logs "
+                "permission to execute your function."
+            )
+            return cloudwatch_logs.error_response_json("InvalidParameterException", text, 400)
         return put_filter(data)
 
     def filter_log_events(data: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ministack.services import lambda_svc, sns
 
-from local.aws import clock
+from local.aws import clock, permissions
 
 _lock = threading.Lock()
 _mail: list[dict[str, Any]] = []
@@ -52,9 +52,9 @@ def install(submit: Callable[[Any, Any], object]) -> None:
         )
         _post(topic_arn, message, subject, message_structure, message_attributes or {})
 
-    def deliver_to_lambda(endpoint: str, envelope: str, _topic: str, subscription: str, *_: Any) -> None:
+    def deliver_to_lambda(endpoint: str, envelope: str, topic: str, subscription: str, *_: Any) -> None:
         record, _, _ = lambda_svc._get_func_record_for_ref(endpoint)
-        if record is not None:
+        if record is not None and permissions.may_invoke("sns.amazonaws.com", topic, record):
             source = {"EventVersion": "1.0", "EventSource": "aws:sns", "EventSubscriptionArn": subscription}
             submit(record, {"Records": [{**source, "Sns": json.loads(envelope)}]})
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ministack.services import dynamodb, lambda_svc
 
+from local.aws import permissions
 from local.aws.functions import Functions, Result, ThrottledError
 from local.aws.invocations import Invocations
 
@@ -77,7 +78,7 @@ class Streams:
             function, config = lambda_svc._get_func_record_for_qualifier(
                 mapping["FunctionName"], mapping.get("Qualifier")
             )
-            if not raw or function is None:
+            if not raw or function is None or not _readable(mapping, config):
                 return False
             self._busy.add(key)
         batch = _Batch(
@@ -167,7 +168,7 @@ class Streams:
                 "streamArn": batch.mapping["EventSourceArn"],
             },
         }
-        self._invocations.deliver(arn, body)
+        self._invocations.deliver(arn, body, config=batch.function["config"])
 
 
 def _first_failure(mapping: Mapping[str, Any], records: list[dict[str, Any]], result: Result) -> int:
@@ -182,6 +183,16 @@ def _first_failure(mapping: Mapping[str, Any], records: list[dict[str, Any]], re
         return len(records)
     positions = [i for i, one in enumerate(records) if str(one["dynamodb"]["SequenceNumber"]) in failed]
     return min(positions, default=0)  # an identifier that is not in the batch fails the whole of it
+
+
+def _readable(mapping: dict[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether the function's role may read the stream; its mapping says so when it may not."""
+    for action in ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"):
+        if why := permissions.refusal(config, f"dynamodb:{action}", mapping["EventSourceArn"]):
+            mapping["LastProcessingResult"] = f"PROBLEM: {why}"
+            permissions.tell(f"{config['FunctionName']} gets no stream records: {why}")
+            return False
+    return True
 
 
 def _table_of(mapping: Mapping[str, Any]) -> str | None:

@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ministack.core.responses import get_account_id, get_region
 from ministack.services import dynamodb, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
+from local.aws import permissions
+
 Properties = Mapping[str, Any]
 # What MiniStack takes and then does nothing with.
+POLICIES = (
+    "AWS::IAM::Role",
+    "AWS::IAM::Policy",
+    "AWS::IAM::ManagedPolicy",
+    "AWS::S3::BucketPolicy",
+    "AWS::SQS::QueuePolicy",
+    "AWS::SNS::TopicPolicy",
+)
+# Lambda user guide, "Giving Lambda functions access to resources in an Amazon VPC": required IAM permissions.
+NETWORK_ACTIONS = (
+    "CreateNetworkInterface",
+    "DescribeNetworkInterfaces",
+    "DescribeSubnets",
+    "DeleteNetworkInterface",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
+)
 HOLLOW = ("AWS::Logs::MetricFilter",)
 
 
@@ -53,6 +73,7 @@ def _function(name: str, properties: Properties) -> None:
 
 
 def _check_function(logical_id: str, properties: Properties) -> None:
+    _check_network(logical_id, properties)
     runtime = str(properties.get("Runtime", ""))
     if not runtime.startswith("python"):
         raise ValueError(
@@ -60,24 +81,42 @@ def _check_function(logical_id: str, properties: Properties) -> None:
         )
 
 
+def _check_network(logical_id: str, properties: Properties) -> None:
+    """Lambda makes a function's network interfaces under its role, and first asks whether it may."""
+    if not (properties.get("VpcConfig") or {}).get("SubnetIds"):
+        return
+    name = properties.get("FunctionName", logical_id)
+    arn = f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
+    for action in NETWORK_ACTIONS:
+        if permissions.refusal({"FunctionArn": arn, "Role": properties["Role"]}, f"ec2:{action}", "*"):
+            text = f"The provided execution role does not have permissions to call {action} on EC2"
+            raise ValueError(f"{logical_id}: {text}")
+
+
+def _check_policies(logical_id: str, properties: Properties) -> None:
+    for policy in (properties, *(properties.get("Policies") or ())):
+        permissions.check_policy(logical_id, policy.get("PolicyDocument") or {})
+
+
 def _extend(
     kind: str,
-    finish: Callable[[str, Properties], None],
     check: Callable[[str, Properties], None],
+    finish: Callable[[str, Properties], None] | None = None,
 ) -> None:
     stock = provisioners._RESOURCE_HANDLERS[kind]
 
     def create(logical_id: str, properties: Properties, stack: str) -> Any:
         check(logical_id, properties)
-        answer = stock["create"](logical_id, properties, stack)
-        finish(answer[0], properties)
-        return answer
+        return done(stock["create"](logical_id, properties, stack), properties)
 
-    def update(
-        physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None
-    ) -> Any:
-        answer = stock["update"](physical_id, old, new, stack, logical_id)
-        finish(answer[0], new)
+    def update(name: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None) -> Any:
+        if check is not _check_table:  # the table that it would find is this one
+            check(logical_id or name, new)
+        return done(stock["update"](name, old, new, stack, logical_id), new)
+
+    def done(answer: Any, properties: Properties) -> Any:
+        if finish is not None:
+            finish(answer[0], properties)
         return answer
 
     provisioners._RESOURCE_HANDLERS[kind] = {**stock, "create": create, "update": update}
@@ -89,8 +128,10 @@ def install() -> None:
     # A retained table comes back by import; MiniStack knows that of the other kind of table alone.
     provisioners._RESOURCE_HANDLERS[global_table]["import"] = provisioners._RESOURCE_HANDLERS[table]["import"]
     changesets._IMPORT_LOOKUPS[global_table] = changesets._IMPORT_LOOKUPS[table]
-    _extend(global_table, _table, _check_table)
-    _extend(table, _table, _check_table)
-    _extend("AWS::Lambda::Function", _function, _check_function)
+    _extend(global_table, _check_table, _table)
+    _extend(table, _check_table, _table)
+    _extend("AWS::Lambda::Function", _check_function, _function)
+    for kind in POLICIES:
+        _extend(kind, _check_policies)
     for kind in HOLLOW:
         del provisioners._RESOURCE_HANDLERS[kind]

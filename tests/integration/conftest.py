@@ -82,12 +82,34 @@ class EmbeddedAws:
         self.client("lambda").create_function(
             FunctionName=name,
             Runtime="python3.12",
-            Role=f"arn:aws:iam::{ACCOUNT}:role/any",
             Handler="app.handler",
             Code={"ZipFile": archive.getvalue()},
-            **{"Timeout": 5, "MemorySize": 256, **settings},
+            **{"Timeout": 5, "MemorySize": 256, "Role": self.role(), **settings},
         )
+        for service in ("events", "logs", "sns"):
+            self.client("lambda").add_permission(
+                FunctionName=name,
+                StatementId=service,
+                Action="lambda:InvokeFunction",
+                Principal=f"{service}.amazonaws.com",
+            )
         return name
+
+    @cache  # noqa: B019 - one object a session
+    def role(self, *statements: str) -> str:
+        """Create a function role of JSON statements and return its ARN; without any it may do anything."""
+        iam, name = self.client("iam"), self.name("role")
+        trust = {
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
+        allowed = [json.loads(one) for one in statements] or [
+            {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        ]
+        iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps({"Statement": allowed}))
+        return f"arn:aws:iam::{ACCOUNT}:role/{name}"
 
     def arn(self, function: str) -> str:
         """Return a function's ARN."""
@@ -102,10 +124,16 @@ class EmbeddedAws:
         return json.loads(body or b"null"), "FunctionError" in answer
 
     def queue(self) -> tuple[str, str]:
-        """Create a queue and return its URL and ARN."""
+        """Create a queue that takes EventBridge's messages; return its URL and ARN."""
         name = self.name("queue")
-        url = self.client("sqs").create_queue(QueueName=name)["QueueUrl"]
-        return url, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+        arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+        events = {
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": arn,
+        }
+        policy = json.dumps({"Statement": [{"Effect": "Allow", **events}]})
+        return self.client("sqs").create_queue(QueueName=name, Attributes={"Policy": policy})["QueueUrl"], arn
 
     def relay(self, source: str = RELAY, **settings: Any) -> tuple[str, str]:
         """Create a function that passes its events to a queue; return its name and the queue's URL."""

@@ -110,7 +110,7 @@ def test_environment_is_the_functions_own(aws: EmbeddedAws) -> None:
     ],
 )
 def test_how_an_invocation_ends(aws: EmbeddedAws, mode: str, status: str, error: str) -> None:
-    function = aws.function(SOURCE, Timeout=1, **JSON)
+    function = aws.function(SOURCE, Timeout=1 if mode == "sleep" else 5, **JSON)
     answer, failed = aws.invoke(function, {"mode": mode})
     assert failed is bool(error)
     if error:

@@ -1,0 +1,179 @@
+"""Least privilege: each call of a function is held against its role, by MiniStack's evaluator, and recorded.
+
+Each function has credentials of its own, an STS session of its role, so MiniStack knows whose call it is
+(``AUTH=true``; what other callers sign with is the account's root). Added here is what it leaves out: AWS's
+wording with the resource, the log stream that CloudWatch Logs checks, what Lambda does under the function's
+role, services that invoke a function, and that a call or a policy which it can't judge is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import sts
+
+Config = Mapping[str, Any]
+
+SECRET = "local"
+
+_lock = threading.Lock()
+_calls: dict[str, dict[str, set[str]]] = {}
+_denied_resource: ContextVar[str] = ContextVar("denied_resource", default="*")
+_enforce = iam_evaluator.enforce
+_told: set[str] = set()
+log = logging.getLogger("local.aws.permissions")
+
+
+def credentials(config: Config) -> dict[str, str]:
+    """Return a function's credentials, as environment variables."""
+    _, _, _, _, account, _, name = config["FunctionArn"].split(":")[:7]
+    role = config["Role"].rpartition("/")[2]
+    key = "ASIA" + hashlib.sha256(f"{config['FunctionArn']} {role}".encode()).hexdigest()[:16].upper()
+    sts._sessions[key] = {
+        "Arn": f"arn:aws:sts::{account}:assumed-role/{role}/{name}",
+        "SecretAccessKey": SECRET,
+        "SessionToken": config["FunctionArn"],
+        "UserId": f"AROA:{name}",
+        "PrincipalType": "AssumedRole",
+    }
+    return {
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": config["FunctionArn"],
+    }
+
+
+def calls() -> dict[str, dict[str, list[str]]]:
+    """Return the resources of every call so far, by function and action."""
+    with _lock:
+        return {
+            name: {action: sorted(resources) for action, resources in actions.items()}
+            for name, actions in _calls.items()
+        }
+
+
+def refusal(config: Config, action: str, resource: str) -> str:
+    """Return why Lambda may not do something under a function's role; empty when it may."""
+    key = credentials(config)["AWS_ACCESS_KEY_ID"]
+    _record(key, action, resource)
+    denied = _enforce(key, action, action.partition(":")[0], get_region(), resource)
+    if denied is None:
+        return ""
+    explicit = denied.decision == "Deny"
+    return str(iam_actions.identity_denial_message(action, denied.principal_arn, resource, explicit))
+
+
+def tell(consequence: str) -> None:
+    """Say once, on standard error, what does not happen for want of a permission; AWS mostly does not."""
+    with _lock:
+        if consequence in _told:
+            return
+        _told.add(consequence)
+    log.error(consequence)
+
+
+def may_invoke(service: str, source_arn: str, record: Mapping[str, Any]) -> bool:
+    """Return whether a function's own policy lets a service invoke it for a source."""
+    arn = record["config"]["FunctionArn"]
+    context = EvalContext(
+        principal_arn="*",
+        principal_type="Service",
+        principal_account="",
+        action="lambda:InvokeFunction",
+        resource_arn=arn,
+        region=get_region(),
+        service_context={"aws:sourcearn": source_arn, "aws:sourceaccount": get_account_id()},
+    )
+    return bool(evaluate_resource_policy(record.get("policy"), context, service=service).decision == "Allow")
+
+
+def check_policy(logical_id: str, document: Mapping[str, Any]) -> None:
+    """Refuse a policy with a condition that would be read as "never".
+
+    Raises
+    ------
+    ValueError
+        For an operator that is not served.
+    """
+    statements = document.get("Statement") or []
+    for statement in statements if isinstance(statements, list) else [statements]:
+        for operator in statement.get("Condition") or {}:
+            bare = operator.lower().removesuffix("ifexists").rpartition(":")[2]
+            if bare not in iam_evaluator._CONDITION_OPS and bare != "null":
+                raise ValueError(f"local AWS: {logical_id}: condition operator not supported: {operator}")
+
+
+def _function_of(key: str) -> str:
+    """Return the ARN of the function that a key belongs to, empty for any other key."""
+    token = (sts._sessions.get(key) or {}).get("SessionToken", "")
+    return token if token.startswith("arn:aws:lambda:") else ""
+
+
+def _record(key: str, action: str, resource: str) -> None:
+    name = _function_of(key).rpartition(":")[2]
+    if name:
+        with _lock:
+            _calls.setdefault(name, {}).setdefault(action, set()).add(resource)
+
+
+def install() -> None:
+    """Put our checks around MiniStack's."""
+    stock_check, stock_response = iam_evaluator.check_credentials, iam_actions.access_denied_response
+    stock_resource = iam_actions.extract_resource_arn
+
+    def enforce(
+        key: str,
+        action: str,
+        service: str,
+        region: str,
+        resource_arn: str = "*",
+        service_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        _denied_resource.set(resource_arn)
+        context = dict(service_context or {})
+        if function := _function_of(key):
+            _record(key, action, resource_arn)
+            context["lambda:SourceFunctionArn"] = function
+        return _enforce(key, action, service, region, resource_arn, context)
+
+    def check_credentials(key: str, service: str | None = None) -> Any:
+        if _function_of(key):
+            text = f"local AWS: the IAM action of this call of {service} is not known"
+            return iam_evaluator.AuthError("AccessDeniedException", text)
+        return stock_check(key, service)
+
+    def access_denied_response(
+        service: str, action: str, principal: str, request_id: str, **more: Any
+    ) -> Any:
+        more["resource_arn"] = resource = _denied_resource.get()
+        if not (more.get("message") or more.get("error_code") or more.get("resource_policy_arn")):
+            quoted = f'"{resource}"' if service == "s3" else resource
+            explicit = bool(more.get("explicit_deny"))
+            more["message"] = iam_actions.identity_denial_message(action, principal, quoted, explicit)
+        return stock_response(service, action, principal, request_id, **more)
+
+    def extract_resource_arn(
+        service: str, method: str, path: str, headers: Any, body: bytes, *more: Any
+    ) -> str:
+        found: str = stock_resource(service, method, path, headers, body, *more)
+        if service == "logs" and ":log-group:" in found and "Tag" not in headers.get("x-amz-target", ""):
+            # AWS checks the stream, an empty one when the call names none: a grant wants `log-group:name:*`.
+            found += f":log-stream:{iam_actions._safe_json_field(body, 'logStreamName')}"
+        return found
+
+    iam_evaluator.enforce = enforce
+    iam_evaluator.check_credentials = check_credentials
+    iam_actions.access_denied_response = access_denied_response
+    iam_actions.extract_resource_arn = extract_resource_arn
+    # Loopback has no TLS; on AWS every call has, and our policies deny those without.
+    iam_evaluator._request_origin = ContextVar("request_origin", default=("127.0.0.1", True))
+    app.pin_request_origin = lambda *_: None
