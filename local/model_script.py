@@ -18,7 +18,7 @@ from typing import Any
 PATCHES = Path(__file__).with_name("patches")
 AT_ONCE, LATER, MAX_ATTEMPTS = 0.6, 0.25, 3
 # How often a stated confidence is wrong, an answer is prose at first, a review has a concern.
-MISJUDGED, FUMBLED, CONCERNED = 0.2, 0.12, 0.1
+MISTAKEN, FUMBLED, CONCERNED = 0.2, 0.12, 0.1
 # Shorter prefixes are not cached (Bedrock user guide, "Prompt caching", Claude Sonnet 4.5).
 MIN_CACHED_TOKENS = 1024
 TOKENS_PER_TURN = 4
@@ -140,7 +140,7 @@ class Script:
     def __init__(self, seed: int, folder: Path = PATCHES) -> None:
         self._seed = seed
         self._defects = {path.stem: tomllib.loads(path.read_text()) for path in sorted(folder.glob("*.toml"))}
-        self.mended_at = self._plan(sorted(self._defects, key=lambda name: self._chance(name, 0, "rank")))
+        self.mended_at = self._plan(sorted(self._defects, key=lambda name: self._chance(name, 0, "skill")))
 
     def answer(self, call: Call) -> str:
         """Return the text of the answer; prose without a JSON object where the script knows nothing."""
@@ -216,7 +216,7 @@ class Script:
         return list(self.mended_at).index(defect)
 
     def _confidence(self, defect: str, attempt: int, *, right: bool) -> float:
-        if self._chance(defect, attempt, "misjudged") < MISJUDGED:
+        if self._chance(defect, attempt, "mistaken") < MISTAKEN:
             right = not right
         low, high = (0.8, 0.97) if right else (0.45, 0.7)
         return round(low + (high - low) * self._chance(defect, attempt, "confidence"), 2)
