@@ -24,7 +24,7 @@ from local.model_api import Answer, ApiError, RequestCheck
 from local.model_script import Script, cut, understand, usage
 from local.model_upstream import upstream
 
-DEFAULT_MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+DEFAULT_MODEL = "global.anthropic.claude-sonnet-5-5"
 DEFAULT_MAX_TOKENS = 4096
 
 

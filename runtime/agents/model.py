@@ -13,7 +13,7 @@ from .answers import AnswerError, json_object
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime.type_defs import MessageTypeDef
 
-DEFAULT_MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+DEFAULT_MODEL = "global.anthropic.claude-sonnet-5-5"
 MAX_TRIES = 3
 # Models that take cache points; others refuse the request (Bedrock user guide, "Prompt caching").
 _CACHING = re.compile(r"amazon\.nova|anthropic\.claude-(3-7|3-5-haiku|[a-z]+-\d)")
