@@ -123,6 +123,8 @@ class AgentsStack(Stack):
                 [self.evidence.arn_for_objects("*")],
                 why_wildcard="the objects of one bucket",
             )
+            # Without it S3 answers 403 instead of 404 for a document that nobody has filed yet.
+            allow(agent.role, ["s3:ListBucket"], [self.evidence.bucket_arn])
             if self.source:
                 source = self.source.bucket.arn_for_objects(self.source.s3_object_key)
                 allow(agent.role, ["s3:GetObject"], [source])
@@ -133,15 +135,17 @@ class AgentsStack(Stack):
             ["*"],
             why_wildcard="CloudWatch knows no resources for reading metrics",
         )
-        if functions := watched_functions(self._watch):
+        # An alarm that exists already tells which function it is about only when it goes off.
+        names = ["*"] if watched_alarms(self._watch) else watched_functions(self._watch)
+        if names:
             allow(
                 self.manager.role,
                 ["logs:FilterLogEvents"],
                 [
                     self.format_arn(service="logs", resource=f"log-group:/aws/lambda/{name}:*")
-                    for name in functions
+                    for name in names
                 ],
-                why_wildcard="the streams of one log group",
+                why_wildcard="the streams of a log group; of any function's, if an alarm is to name it",
             )
 
     def _wake_manager(self) -> None:

@@ -13,19 +13,10 @@ from constructs import Construct
 
 from agentops_constructs import AgentSource, bundling
 from agentops_constructs.monitoring_plane import PlaneBase
-from agentops_constructs.roles import allow, function_role
+from agentops_constructs.roles import NETWORK_INTERFACES, allow, allow_network_interfaces, function_role
 from agentops_constructs.validation import acknowledge
 
 from .team import SANDBOX
-
-_NETWORK_INTERFACES = (
-    "ec2:AssignPrivateIpAddresses",
-    "ec2:CreateNetworkInterface",
-    "ec2:DeleteNetworkInterface",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSubnets",
-    "ec2:UnassignPrivateIpAddresses",
-)
 
 
 class Sandbox(Construct):
@@ -66,11 +57,11 @@ class Sandbox(Construct):
         )
         role = function_role(self, "Role", log_group)
         function_arn = Stack.of(self).format_arn(service="lambda", resource=f"function:{name}")
-        allow(role, _NETWORK_INTERFACES, ["*"], why_wildcard="Lambda makes them; denied to the code")
+        allow_network_interfaces(role)
         role.add_to_policy(
             iam.PolicyStatement(
                 effect=iam.Effect.DENY,
-                actions=list(_NETWORK_INTERFACES),
+                actions=list(NETWORK_INTERFACES),
                 resources=["*"],
                 conditions={"ArnEquals": {"lambda:SourceFunctionArn": function_arn}},
             )
@@ -87,7 +78,8 @@ class Sandbox(Construct):
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            memory_size=512,
+            # Twice what the tests may take: what takes more fails by itself, and ends no environment.
+            memory_size=1024,
             timeout=Duration.seconds(60),
             vpc=vpc,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),

@@ -19,6 +19,10 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WATCHED = re.compile(r"(alarm:[^\s,]{1,255}|[A-Za-z0-9_-]{1,64})")
 _SECRET = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
 _MODEL = re.compile(r"[A-Za-z0-9:/._-]{1,2048}")
+# A function's variables may have 4 KB together, an event pattern 2,048 characters:
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html
+_MOST_WATCHED = {"functions": 3_000, "alarms": 1_500}
 
 
 class SettingsError(ValueError):
@@ -124,7 +128,14 @@ def _schedule(value: Any) -> str | None:
 def _watch(value: Any) -> tuple[str, ...]:
     names = value if isinstance(value, list) else str(value).split(",")
     parse = _matching(_WATCHED, "names of functions, or alarm:<name>, with commas between")
-    return tuple(dict.fromkeys(parse(str(name).strip()) for name in names if str(name).strip()))
+    found = tuple(dict.fromkeys(parse(str(name).strip()) for name in names if str(name).strip()))
+    alarms = [name for name in found if name.startswith("alarm:")]
+    for kind, some in (("alarms", alarms), ("functions", [name for name in found if name not in alarms])):
+        if (length := len(",".join(some))) > _MOST_WATCHED[kind]:
+            raise ValueError(
+                f"the names of {len(some)} {kind} have {length} characters, AWS takes {_MOST_WATCHED[kind]}"
+            )
+    return found
 
 
 def _detail(value: Any) -> MetricDetail:

@@ -22,9 +22,9 @@ class Member:
         return AgentRef(self.name, names.function(self.name))
 
 
-MANAGER = Member("manager", "Manager", ("issue.reported",), ("engineer",), 60)
-ENGINEER = Member("engineer", "Engineer", ("issue.found", "patch.rejected"), ("qa",), 120)
-QA = Member("qa", "QA", ("patch.ready",), ("engineer",), 120)
+MANAGER = Member("manager", "Manager", ("issue.reported",), ("engineer",), 420)
+ENGINEER = Member("engineer", "Engineer", ("issue.found", "patch.rejected"), ("qa",), 600)
+QA = Member("qa", "QA", ("patch.ready",), ("engineer",), 600)
 TEAM = (MANAGER, ENGINEER, QA)
 FLOWS = tuple((member.name, receiver) for member in TEAM for receiver in member.sends_to)
 SANDBOX = "sandbox"

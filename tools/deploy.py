@@ -19,12 +19,15 @@ import boto3  # noqa: E402
 from botocore.exceptions import BotoCoreError, ClientError  # noqa: E402
 
 from tools.preflight import (  # noqa: E402
+    BUCKET,
     PARTS,
+    TABLE,
     Account,
     PreflightError,
     check,
     connect,
     stack_name,
+    stack_problems,
     stack_resources,
 )
 
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 
 OUT = ROOT / "build" / "deploy"
 CDK = ("node", "node_modules/aws-cdk/bin/cdk")
-TABLE, BUCKET = "AWS::DynamoDB::GlobalTable", "AWS::S3::Bucket"
 # Any of them will do for a test; one that is in ALARM already would not mail again.
 TEST_ALARMS = ("HighCost", "DeadLetters", "HighErrorRate")
 
@@ -78,6 +80,8 @@ def deploy(account: Account, settings: Settings, names: Names, context: Mapping[
     command = [*CDK, "deploy", "--all", "--outputs-file", str(outputs), *_context_arguments(context)]
     done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode:
+        for line in stack_problems(account, names):
+            print(f"error: {line}", file=sys.stderr)
         return done.returncode
     deployed = json.loads(outputs.read_text()).get(stack_name("Dashboards", settings.environment), {})
     print()
@@ -138,7 +142,9 @@ def destroy(account: Account, names: Names, context: Mapping[str, str], *, yes: 
         print(f"deleting {stack} …", flush=True)
         cloudformation.delete_stack(StackName=stack)
         cloudformation.get_waiter("stack_delete_complete").wait(
-            StackName=stack, WaiterConfig={"Delay": 5, "MaxAttempts": 360}
+            # The network interfaces of the sandbox can take 40 minutes to go.
+            StackName=stack,
+            WaiterConfig={"Delay": 5, "MaxAttempts": 720},
         )
     if names.is_production:
         _explain_kept(tables, buckets, context, names)

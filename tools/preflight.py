@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
 OLDEST_BOOTSTRAP = 6
+TABLE, BUCKET = "AWS::DynamoDB::GlobalTable", "AWS::S3::Bucket"
 # Deleted in this order, deployed in the other.
 PARTS = ("Dashboards", "Agents", "Workload", "Monitoring")
 _PROFILE_PREFIXES = ("global.", "us.", "us-gov.", "eu.", "apac.", "au.", "ca.", "jp.")
@@ -61,6 +62,7 @@ def check(account: Account, settings: Settings, names: Names) -> tuple[list[str]
     """Return what stops a deployment, and what can't be told or is only worth knowing."""
     problems = [
         *bootstrap_problems(account),
+        *stack_problems(account, names),
         *dashboard_problems(account, names),
         *table_problems(account, names),
     ]
@@ -85,6 +87,34 @@ def bootstrap_problems(account: Account) -> Iterator[str]:
     version = int(parameter["Parameter"]["Value"])
     if version < OLDEST_BOOTSTRAP:
         yield f"the bootstrap stack has version {version}, {OLDEST_BOOTSTRAP} is needed: run {command} again"
+
+
+def stack_problems(account: Account, names: Names) -> Iterator[str]:
+    """Check that no stack is stuck, which the CDK CLI would find out by failing in its own words."""
+    cloudformation = account.client("cloudformation")
+    for part in PARTS:
+        stack = stack_name(part, names.environment)
+        try:
+            state = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"]
+        except ClientError as error:
+            if "does not exist" not in str(error):
+                raise
+            continue
+        if state == "UPDATE_ROLLBACK_FAILED":
+            yield (
+                f"stack {stack} is in {state}: see in its events why, mend that, and run "
+                f"`aws cloudformation continue-update-rollback --stack-name {stack}`"
+            )
+        elif state in ("ROLLBACK_FAILED", "DELETE_FAILED"):
+            # A table that is protected from deletion can't be rolled back, though it was never used.
+            tables = stack_resources(account, stack, TABLE).values()
+            commands = [
+                f"aws dynamodb update-table --table-name {table} --no-deletion-protection-enabled"
+                for table in tables
+                if state == "ROLLBACK_FAILED"
+            ]
+            commands.append(f"aws cloudformation delete-stack --stack-name {stack}")
+            yield f"stack {stack} is in {state}: run `{' && '.join(commands)}`"
 
 
 def dashboard_problems(account: Account, names: Names) -> Iterator[str]:
@@ -153,7 +183,8 @@ def bedrock_problems(bedrock: Any, model_id: str, region: str) -> tuple[list[str
             ("the entitlement", found["entitlementAvailability"], "AVAILABLE"),
             ("the agreement", found["agreementAvailability"]["status"], "AVAILABLE"),
         )
-        if state != good
+        # A profile that exists in a region can be called there, wherever its model is.
+        if state != good and not (model and what == "the region")
     ]
     if not missing:
         return [], []

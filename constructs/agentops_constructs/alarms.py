@@ -31,6 +31,9 @@ class CostAlarm(Construct):
         USD per UTC day.
     agent
         A `MonitoredAgent` or an agent's name; the whole environment by default.
+    name
+        Of the alarm, behind `AgentOps-<environment>-`: a second threshold for the same spend needs its own.
+        `Cost-<agent>`, or `HighCost` for the environment, by default.
 
     Raises
     ------
@@ -46,19 +49,20 @@ class CostAlarm(Construct):
         monitoring: PlaneBase,
         threshold_usd: Decimal | float,
         agent: MonitoredAgent | str | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(scope, id)
         if not threshold_usd > 0:
             raise ValueError(f"threshold_usd must be above 0, not {threshold_usd}")
-        name = agent.agent_name if isinstance(agent, MonitoredAgent) else agent
-        whose = f"agent {name}" if name else f"environment {monitoring.environment}"
+        spender = agent.agent_name if isinstance(agent, MonitoredAgent) else agent
+        whose = f"agent {spender}" if spender else f"environment {monitoring.environment}"
         self.alarm = _alarm(
             self,
             "Alarm",
             monitoring,
-            name=f"Cost-{name}" if name else "HighCost",
+            name=name or (f"Cost-{spender}" if spender else "HighCost"),
             about=f"Spend of {whose} since midnight UTC reached ${threshold_usd:g}.",
-            metric=monitoring.metrics.costs("SpendToDate", name),
+            metric=monitoring.metrics.costs("SpendToDate", spender),
             threshold=float(threshold_usd),
             operator=cw.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             # A late value must neither clear the breach nor repeat its alert.
@@ -95,6 +99,8 @@ class MonitoringAlarms(Construct):
         )  # fmt: skip
         self.low_success_rate = _alarm(
             self, "LowSuccessRate", monitoring,
+            # No least number of workflows: it would silence an environment in which few end, and all of them
+            # fail. The price is a mail for a single failure in a quiet quarter of an hour.
             about="Less than 80 % of the workflows that ended within 15 minutes were completed.",
             metric=metrics.success_rate(
                 "workflow_completed", "workflow_failed", label="Success rate", period=quarter
@@ -118,7 +124,7 @@ class MonitoringAlarms(Construct):
         )  # fmt: skip
         self.dead_letters = _alarm(
             self, "DeadLetters", monitoring,
-            about="Lines that ingest could not read or write wait in the dead-letter queue.",
+            about="What ingest could not take, or export could not send, waits in the dead-letter queue.",
             metric=cw.Metric(
                 namespace="AWS/SQS",
                 metric_name="ApproximateNumberOfMessagesVisible",
@@ -151,6 +157,14 @@ class MonitoringAlarms(Construct):
             # One failure is retried or made up for; the alert is for what stays broken.
             periods=2,
         )  # fmt: skip
+        self.export_failures = _alarm(
+            self, "ExportFailures", monitoring,
+            about="Events keep failing to reach AgentOps; they are sent again for 20 hours.",
+            metric=metrics.metric(catalogue.MONITOR, "ExportFailures", period=five),
+            threshold=0,
+            # Each failed batch is sent again; the alert is for an outage or a key that is refused.
+            periods=3,
+        )  # fmt: skip
         TreeValidation.ensure(self)
 
     @property
@@ -163,6 +177,7 @@ class MonitoringAlarms(Construct):
             self.collaboration_anomalies,
             self.dead_letters,
             self.plane_errors,
+            self.export_failures,
         ]
 
 

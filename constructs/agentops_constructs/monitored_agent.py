@@ -22,7 +22,7 @@ from agentops_monitoring import catalogue
 from . import bundling
 from .monitoring_plane import PlaneBase
 from .naming import check_agent_name
-from .roles import allow_model, function_role
+from .roles import allow_model, allow_network_interfaces, function_role
 from .validation import TreeValidation, acknowledge
 
 WRAPPER = "agentops_monitoring.wrapper.handler"
@@ -52,8 +52,8 @@ class MonitoredAgent(Construct):
     environment
         The agent's own variables.
     function_props
-        Everything else that `lambda_.Function` takes. Python 3.13 on arm64, 256 MB, 60 s, JSON logging by
-        default.
+        Everything else that `lambda_.Function` takes. Python 3.13 on arm64, 256 MB, 60 s, JSON logging, and a
+        role that may do what is asked for here and nothing else, by default.
 
     Raises
     ------
@@ -110,7 +110,7 @@ class MonitoredAgent(Construct):
             "role": None,
             **function_props,
         }
-        role = props.pop("role") or function_role(self, "Role", self.log_group)
+        role = self._role(props.pop("role"), in_vpc="vpc" in props)
         self.function = lambda_.Function(
             self,
             "Function",
@@ -123,7 +123,7 @@ class MonitoredAgent(Construct):
             environment={**(environment or {}), **self._variables(None if is_image else handler)},
             **props,
         )
-        self.role: iam.IRole = role
+        self.role = role
         monitoring.event_bus.grant_put_events_to(self.function)
         self.subscription = monitoring.track_compute(
             self, "Lines", function=self.function, log_group=self.log_group, agent_name=self.agent_name
@@ -163,6 +163,16 @@ class MonitoredAgent(Construct):
     def grant_model(self, model_id: str) -> None:
         """Allow the agent to call one Bedrock model: its id, an inference profile's id, or an ARN."""
         allow_model(self, self.role, model_id)
+
+    def _role(self, given: iam.IRole | None, *, in_vpc: bool) -> iam.IRole:
+        if given is not None:
+            # Whatever it holds, it can't know of a log group that is made here.
+            self.log_group.grant_write(given)
+            return given
+        role = function_role(self, "Role", self.log_group)
+        if in_vpc:
+            allow_network_interfaces(role)
+        return role
 
     def _variables(self, handler: str | None) -> dict[str, str]:
         variables = {

@@ -185,7 +185,7 @@ class MonitoringPlane(PlaneBase):
     Raises
     ------
     ValueError
-        The environment's name or the budget makes no sense.
+        The environment's name, the budget or the secret's name makes no sense.
     """
 
     def __init__(
@@ -207,6 +207,8 @@ class MonitoringPlane(PlaneBase):
         super().__init__(scope, id)
         if not daily_budget_usd > 0:
             raise ValueError(f"daily_budget_usd must be above 0, not {daily_budget_usd}")
+        if agentops_api_key_secret and agentops_api_key_secret.startswith("arn:"):
+            raise ValueError("agentops_api_key_secret is the secret's name, not its ARN")
         self.names = Names(environment, dashboard_suffix)
         self.metrics = MetricFactory(environment, detail=metric_detail, event_types=event_types)
         self.log_retention = log_retention

@@ -17,7 +17,15 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from . import bundling
-from .roles import PUT_ITEMS, READ_ITEMS, UPDATE_ITEMS, allow, allow_items, function_role
+from .roles import (
+    BATCH_WRITE_ITEMS,
+    PUT_ITEMS,
+    READ_ITEMS,
+    UPDATE_ITEMS,
+    allow,
+    allow_items,
+    function_role,
+)
 
 PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export")
 # Of both event tables; the ledger is read by key alone.
@@ -49,7 +57,7 @@ class PlaneFunctions(Construct):
             environment={"DEAD_LETTER_QUEUE_URL": plane.dead_letter_queue.queue_url},
         )  # fmt: skip
         self._grant(self.ingest, (events_table, decisions), PUT_ITEMS)
-        self._grant(self.ingest, (ledger,), (*READ_ITEMS, *PUT_ITEMS, *UPDATE_ITEMS))
+        self._grant(self.ingest, (ledger,), (*READ_ITEMS, *PUT_ITEMS, *UPDATE_ITEMS, *BATCH_WRITE_ITEMS))
         plane.dead_letter_queue.grant_send_messages(self.ingest)
         # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
         self.ingest.configure_async_invoke(on_failure=destinations.SqsDestination(plane.dead_letter_queue))
@@ -158,8 +166,6 @@ class PlaneFunctions(Construct):
             },
         )  # fmt: skip
         secretsmanager.Secret.from_secret_name_v2(self, "ApiKey", secret_name).grant_read(function)
-        # Reasoning chains, and data too large for one item, are not in the stream.
-        self._grant(function, (plane.decisions_table, plane.ledger_table), READ_ITEMS)
         # What an event's item leaves out: a decision's reasoning chain, and data too large for one item.
         self._grant(function, (plane.decisions_table, plane.ledger_table), READ_ITEMS)
         stream_arn = plane.monitoring_table.table_stream_arn
@@ -175,8 +181,9 @@ class PlaneFunctions(Construct):
             max_batching_window=Duration.seconds(2),
             report_batch_item_failures=True,
             bisect_batch_on_error=True,
-            retry_attempts=10,
-            max_record_age=Duration.hours(12),
+            # Age alone ends the retries: any number of them would be used up within minutes of an outage, and
+            # what a stream gives up on is only its position, not its data. The stream keeps 24 hours.
+            max_record_age=Duration.hours(20),
             # Expired items leave deletions in the stream.
             filters=[lambda_.FilterCriteria.filter({"eventName": lambda_.FilterRule.is_equal("INSERT")})],
             on_failure=event_sources.SqsDlq(plane.dead_letter_queue),

@@ -15,7 +15,19 @@ from .validation import acknowledge
 
 READ_ITEMS = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query")
 PUT_ITEMS = ("dynamodb:PutItem",)
+# A batch of puts is an action of its own, where a transaction is judged by the actions in it.
+BATCH_WRITE_ITEMS = ("dynamodb:BatchWriteItem",)
 UPDATE_ITEMS = ("dynamodb:UpdateItem",)
+# What Lambda does with the role of a function in a VPC, on resources that exist only then:
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+NETWORK_INTERFACES = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+)
 _PROFILE_PREFIXES = frozenset({"global", "us", "us-gov", "eu", "apac", "au", "ca", "jp"})
 
 
@@ -27,12 +39,19 @@ def function_role(scope: Construct, id: str, log_group: logs.ILogGroup) -> iam.R
 
 
 def allow(
-    role: iam.IRole, actions: Sequence[str], resources: Sequence[str], *, why_wildcard: str = ""
+    role: iam.IRole,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    *,
+    why_wildcard: str = "",
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Allow a role actions on resources.
 
     Parameters
     ----------
+    conditions
+        Under which alone.
     why_wildcard
         The reason for a `*` in a resource; recorded for cdk-nag.
 
@@ -44,7 +63,9 @@ def allow(
     wild_actions = [action for action in actions if "*" in action]
     if wild_actions:
         raise ValueError(f"name the actions instead of {', '.join(wild_actions)}")
-    iam.Grant.add_to_principal(grantee=role, actions=list(actions), resource_arns=list(resources))
+    iam.Grant.add_to_principal(
+        grantee=role, actions=list(actions), resource_arns=list(resources), conditions=conditions
+    )
     for resource in resources:
         shown = _as_nag_shows(Stack.of(role).resolve(resource))
         if "*" in shown:
@@ -62,37 +83,53 @@ def allow_items(
         allow(role, ["dynamodb:Query"], [f"{table.table_arn}/index/{index}" for index in indexes])
 
 
+def allow_network_interfaces(role: iam.IRole) -> None:
+    """Let Lambda make the network interfaces of a function in a VPC."""
+    allow(role, NETWORK_INTERFACES, ["*"], why_wildcard="Lambda makes them before they have an ARN")
+
+
 def allow_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
     """Allow calls of one Bedrock model, given as a model id, an inference profile's id or an ARN.
 
     A cross-region profile (`us.`, `eu.`, `global.`, …) needs the model behind it as well, in each region that
     it may route to, which only a wildcard in the region covers:
     https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-prereq.html
+    A profile's ARN needs it too. An application's own profile does not name its model, so any is allowed, but
+    through that profile alone.
     """
     stack = Stack.of(scope)
-    prefix, _, model = model_id.partition(".")
-    if model_id.startswith("arn:"):
-        resources = [model_id]
+    behind = f"arn:{stack.partition}:bedrock:*::foundation-model"
+    is_arn = model_id.startswith("arn:")
+    kind, _, name = model_id.split(":", 5)[-1].partition("/") if is_arn else ("", "", model_id)
+    prefix, _, model = name.partition(".")
+    if kind == "application-inference-profile":
+        _allow_calls(role, [model_id])
+        _allow_calls(role, [f"{behind}/*"], {"ArnEquals": {"bedrock:InferenceProfileArn": model_id}})
     elif prefix in _PROFILE_PREFIXES and "." in model:
-        resources = [
-            stack.format_arn(service="bedrock", resource="inference-profile", resource_name=model_id),
-            f"arn:{stack.partition}:bedrock:*::foundation-model/{model}",
-        ]
+        own = stack.format_arn(service="bedrock", resource="inference-profile", resource_name=name)
+        _allow_calls(role, [model_id if is_arn else own, f"{behind}/{model}"])
+    elif is_arn:
+        _allow_calls(role, [model_id])
     else:
-        resources = [
-            stack.format_arn(
-                service="bedrock",
-                account="",
-                resource="foundation-model",
-                resource_name=model_id,
-                arn_format=ArnFormat.SLASH_RESOURCE_NAME,
-            )
-        ]
+        foundation = stack.format_arn(
+            service="bedrock",
+            account="",
+            resource="foundation-model",
+            resource_name=model_id,
+            arn_format=ArnFormat.SLASH_RESOURCE_NAME,
+        )
+        _allow_calls(role, [foundation])
+
+
+def _allow_calls(
+    role: iam.IRole, resources: Sequence[str], conditions: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
     allow(
         role,
         ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
         resources,
         why_wildcard="a cross-region profile needs its model in every region that it routes to",
+        conditions=conditions,
     )
 
 

@@ -50,7 +50,7 @@ class TreeValidation:
 
     def validate(self) -> list[str]:
         """Return what is wrong, a line each, with the path of the construct."""
-        problems = list(self._log_problems())
+        problems = [*self._log_problems(), *self._name_problems()]
         for construct in self._root.node.find_all():
             if isinstance(construct, cw.CfnAlarm):
                 metrics = _alarm_metrics(construct)
@@ -60,6 +60,16 @@ class TreeValidation:
                 continue
             problems += [f"{construct.node.path}: {problem}" for problem in self._metric_problems(metrics)]
         return problems
+
+    def _name_problems(self) -> Iterator[str]:
+        # CloudFormation would find out in the middle of a deployment.
+        paths: dict[tuple[str, str], str] = {}
+        for alarm in self._root.node.find_all():
+            if isinstance(alarm, cw.CfnAlarm) and alarm.alarm_name:
+                key = (Stack.of(alarm).environment, alarm.alarm_name)
+                first = paths.setdefault(key, alarm.node.path)
+                if first != alarm.node.path:
+                    yield f"{alarm.node.path}: {first} is named {alarm.alarm_name} too: give it another name"
 
     def _metric_problems(self, metrics: Iterable[tuple[str, str, frozenset[str]]]) -> Iterator[str]:
         for namespace, name, dimensions in metrics:

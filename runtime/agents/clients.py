@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
 
-MODEL_TIMEOUT_SECONDS = 60
+# A long answer, 4,096 tokens, takes a slow model that long; it comes in one piece.
+MODEL_TIMEOUT_SECONDS = 120
 SANDBOX_TIMEOUT_SECONDS = 75
 
 

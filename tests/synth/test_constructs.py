@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from aws_cdk import App, Duration, Stack
 from aws_cdk import aws_cloudwatch as cw
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
@@ -61,6 +64,21 @@ def agent(stack: Stack, plane: MonitoringPlane) -> Callable[..., MonitoredAgent]
 
 def synth(stack: Stack) -> Template:
     return Template.from_stack(stack)
+
+
+def policy_statements(stack: Stack) -> list[dict[str, Any]]:
+    return [
+        statement
+        for policy in synth(stack).find_resources("AWS::IAM::Policy").values()
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+    ]
+
+
+def allowed_actions(stack: Stack) -> set[str]:
+    found: set[str] = set()
+    for statement in policy_statements(stack):
+        found |= {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+    return found
 
 
 def failing_synth(stack: Stack) -> str:
@@ -181,6 +199,84 @@ def test_an_image_says_what_it_has_to_bring(stack: Stack, agent: Callable[..., M
 def test_a_name_that_keys_could_not_hold_is_refused(name: str, agent: Callable[..., MonitoredAgent]) -> None:
     with pytest.raises(ValueError, match="agent_name"):
         agent(agent_name=name)
+
+
+def test_an_agent_in_a_vpc_may_have_its_network_interfaces(
+    stack: Stack, agent: Callable[..., MonitoredAgent]
+) -> None:
+    vpc = ec2.Vpc(stack, "Vpc", max_azs=2, nat_gateways=0)
+
+    agent(
+        vpc=vpc, vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC), allow_public_subnet=True
+    )
+
+    assert "ec2:CreateNetworkInterface" in allowed_actions(stack)
+
+
+def test_a_role_of_one_s_own_may_write_the_agent_s_log(
+    stack: Stack, agent: Callable[..., MonitoredAgent]
+) -> None:
+    role = iam.Role(stack, "Own", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+
+    agent(role=role)
+
+    assert {"logs:PutLogEvents", "sqs:SendMessage", "events:PutEvents"} <= allowed_actions(stack)
+
+
+@pytest.mark.parametrize(
+    ("model", "resources", "condition"),
+    [
+        ("anthropic.claude-x-v1:0", [r"bedrock:.*::foundation-model/anthropic\.claude-x-v1:0"], None),
+        (
+            "global.anthropic.claude-x",
+            [
+                r":inference-profile/global\.anthropic\.claude-x",
+                r"bedrock:\*::foundation-model/anthropic\.claude-x",
+            ],
+            None,
+        ),
+        (
+            "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.anthropic.claude-x-v1:0",
+            [
+                r"eu-west-1:123456789012:inference-profile/eu\.anthropic\.claude-x-v1:0",
+                r"bedrock:\*::foundation-model/anthropic\.claude-x-v1:0",
+            ],
+            None,
+        ),
+        (
+            "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/abc",
+            [r":application-inference-profile/abc", r"bedrock:\*::foundation-model/\*"],
+            "bedrock:InferenceProfileArn",
+        ),
+        (
+            "arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc",
+            [r":provisioned-model/abc"],
+            None,
+        ),
+    ],
+)
+def test_a_model_comes_with_what_is_behind_it(
+    model: str,
+    resources: list[str],
+    condition: str | None,
+    stack: Stack,
+    agent: Callable[..., MonitoredAgent],
+) -> None:
+    agent().grant_model(model)
+
+    granted = [each for each in policy_statements(stack) if "bedrock:InvokeModel" in each["Action"]]
+    found = [
+        json.dumps(resource)
+        for each in granted
+        for resource in (each["Resource"] if isinstance(each["Resource"], list) else [each["Resource"]])
+    ]
+    assert len(found) == len(resources)
+    for text, pattern in zip(found, resources, strict=True):
+        assert re.search(pattern + '("|$)', text), text
+    # Behind a profile that does not name its model is any model, but through that profile alone.
+    for each in granted:
+        is_any = json.dumps(each["Resource"]).endswith('foundation-model/*"]]}')
+        assert is_any == (condition in json.dumps(each.get("Condition")) if condition else False)
 
 
 # --- settings that would lose lines
@@ -348,6 +444,31 @@ def test_the_compute_of_an_unmonitored_function_can_be_booked(stack: Stack, plan
     synth(stack).has_resource_properties(
         "AWS::Logs::SubscriptionFilter", {"FilterName": "agentops|team|plain|x86_64"}
     )
+
+
+def test_two_alarms_of_one_name_are_found_before_the_deployment(stack: Stack, plane: MonitoringPlane) -> None:
+    CostAlarm(stack, "Cost", monitoring=plane, agent="helper", threshold_usd=3)
+    CostAlarm(stack, "Severe", monitoring=plane, agent="helper", threshold_usd=9)
+
+    said = failing_synth(stack)
+    assert (
+        "Team/Severe/Alarm/Resource: Team/Cost/Alarm/Resource is named AgentOps-team-Cost-helper too" in said
+    )
+
+
+def test_a_second_threshold_has_an_alarm_of_its_own_name(stack: Stack, plane: MonitoringPlane) -> None:
+    CostAlarm(stack, "Cost", monitoring=plane, agent="helper", threshold_usd=3)
+    CostAlarm(stack, "Severe", monitoring=plane, agent="helper", threshold_usd=9, name="SevereCost-helper")
+
+    synth(stack).has_resource_properties(
+        "AWS::CloudWatch::Alarm", {"AlarmName": "AgentOps-team-SevereCost-helper", "Threshold": 9}
+    )
+
+
+def test_a_secret_is_given_by_its_name(stack: Stack) -> None:
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:key-AbCdEf"
+    with pytest.raises(ValueError, match="name, not its ARN"):
+        MonitoringPlane(stack, "Monitoring", environment="team", agentops_api_key_secret=arn)
 
 
 @pytest.mark.parametrize("environment", ["My Team", "", "a--b", "x" * 25])

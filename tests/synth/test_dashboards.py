@@ -103,4 +103,4 @@ def test_every_alarm_of_ours_is_on_the_main_dashboard(production: Templates) -> 
         for each in production.resources("AWS::CloudWatch::Alarm")
         if "-Watch-" not in each.properties["AlarmName"]
     ]
-    assert len(states) == len(alarms) == 15
+    assert len(states) == len(alarms) == 16

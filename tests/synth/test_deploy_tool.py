@@ -74,6 +74,7 @@ class CloudFormation:
 
     def __init__(self) -> None:
         self.stacks: dict[str, list[dict[str, str]]] = {}
+        self.states: dict[str, str] = {}
 
     def add(self, part: str, environment: str, **resources: tuple[str, str]) -> None:
         self.stacks[f"AgentOps-{part}-{environment}"] = [
@@ -91,16 +92,21 @@ class CloudFormation:
         return self
 
     def paginate(self, StackName: str) -> Iterator[dict[str, Any]]:
-        if StackName not in self.stacks:
-            message = f"Stack with id {StackName} does not exist"
-            raise ClientError(
-                {"Error": {"Code": "ValidationError", "Message": message}}, "ListStackResources"
-            )
-        yield {"StackResourceSummaries": self.stacks[StackName]}
+        yield {"StackResourceSummaries": self._stack(StackName)}
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:
+        self._stack(StackName)
+        return {"Stacks": [{"StackStatus": self.states.get(StackName, "CREATE_COMPLETE")}]}
+
+    def _stack(self, name: str) -> list[dict[str, str]]:
+        if name not in self.stacks:
+            message = f"Stack with id {name} does not exist"
+            raise ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "DescribeStacks")
+        return self.stacks[name]
 
     def delete_stack(self, StackName: str) -> None:
         for resource in self.stacks.pop(StackName):
-            if resource["ResourceType"] == tool.BUCKET:
+            if resource["ResourceType"] == preflight.BUCKET:
                 client("s3").delete_bucket(Bucket=resource["PhysicalResourceId"])
 
     def get_waiter(self, name: str) -> CloudFormation:
@@ -187,11 +193,47 @@ def test_a_second_deployment_finds_its_own_names_taken_by_itself(
     topic_with()
     make_table("agent-ledger")
     client("cloudwatch").put_dashboard(DashboardName="AgentOps-Monitoring", DashboardBody='{"widgets": []}')
-    cloudformation.add("Monitoring", "production", Ledger=(tool.TABLE, "agent-ledger"))
+    cloudformation.add("Monitoring", "production", Ledger=(preflight.TABLE, "agent-ledger"))
     cloudformation.add("Dashboards", "production", Main=("AWS::CloudWatch::Dashboard", "AgentOps-Monitoring"))
 
     assert tool.main(["deploy"]) == 0
     assert len(cdk) == 1
+
+
+@pytest.mark.usefixtures("model_access")
+@pytest.mark.parametrize(
+    ("state", "remedies"),
+    [
+        (
+            "ROLLBACK_FAILED",
+            [
+                "aws dynamodb update-table --table-name agent-ledger --no-deletion-protection-enabled",
+                "aws cloudformation delete-stack --stack-name AgentOps-Monitoring-production",
+            ],
+        ),
+        ("DELETE_FAILED", ["aws cloudformation delete-stack --stack-name AgentOps-Monitoring-production"]),
+        ("UPDATE_ROLLBACK_FAILED", ["continue-update-rollback --stack-name AgentOps-Monitoring-production"]),
+    ],
+)
+def test_a_stack_that_is_stuck_is_named_with_what_frees_it(
+    state: str,
+    remedies: list[str],
+    cdk: list[list[str]],
+    cloudformation: CloudFormation,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bootstrap()
+    make_table("agent-ledger")
+    cloudformation.add("Monitoring", "production", Ledger=(preflight.TABLE, "agent-ledger"))
+    cloudformation.states["AgentOps-Monitoring-production"] = state
+
+    assert tool.main(["deploy"]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert cdk == []
+    assert f"AgentOps-Monitoring-production is in {state}" in line
+    assert all(remedy in line for remedy in remedies)
+    assert ("update-table" in line) == (state == "ROLLBACK_FAILED"), "data in use stays protected"
 
 
 @pytest.mark.usefixtures("model_access", "cdk")
@@ -261,6 +303,26 @@ def test_a_cross_region_profile_must_exist_before_its_model_is_asked_for() -> No
     assert "knows no model eu.anthropic.claude-sonnet-5-5" in problems[0]
 
 
+def test_a_profile_may_be_called_where_its_model_is_not() -> None:
+    bedrock = client("bedrock")
+    profile = {
+        "inferenceProfileName": "Claude",
+        "inferenceProfileArn": "arn:aws:bedrock:us-east-1:123456789012:inference-profile/global.anthropic.c",
+        "models": [{"modelArn": "arn:aws:bedrock:us-east-1::foundation-model/anthropic.c"}],
+        "inferenceProfileId": "global.anthropic.c",
+        "status": "ACTIVE",
+        "type": "SYSTEM_DEFINED",
+    }
+    with Stubber(bedrock) as stub:
+        stub.add_response("get_inference_profile", profile)
+        stub.add_response(
+            "get_foundation_model_availability", {**AVAILABLE, "regionAvailability": "NOT_AVAILABLE"}
+        )
+        problems, notes = preflight.bedrock_problems(bedrock, "global.anthropic.c", REGION)
+
+    assert (problems, notes) == ([], [])
+
+
 def test_who_may_not_ask_is_not_stopped() -> None:
     bedrock = client("bedrock")
     with Stubber(bedrock) as stub:
@@ -310,7 +372,7 @@ def test_production_s_data_outlives_its_stacks(
     cloudformation: CloudFormation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client("s3").create_bucket(Bucket="evidence")
-    cloudformation.add("Monitoring", "production", LedgerABC=(tool.TABLE, "agent-ledger"))
+    cloudformation.add("Monitoring", "production", LedgerABC=(preflight.TABLE, "agent-ledger"))
     cloudformation.add("Agents", "production", Queue=("AWS::SQS::Queue", "failed"))
 
     assert tool.main(["destroy", "--yes", "-c", "environment=production"]) == 0
@@ -328,7 +390,7 @@ def test_another_environment_goes_with_all_that_is_in_it(cloudformation: CloudFo
     s3 = client("s3")
     s3.create_bucket(Bucket="evidence")
     s3.put_object(Bucket="evidence", Key="patch.diff", Body=b"x")
-    cloudformation.add("Agents", "staging", Evidence=(tool.BUCKET, "evidence"))
+    cloudformation.add("Agents", "staging", Evidence=(preflight.BUCKET, "evidence"))
 
     assert tool.main(["destroy", "--yes", "-c", "environment=staging"]) == 0
 
@@ -339,7 +401,7 @@ def test_another_environment_goes_with_all_that_is_in_it(cloudformation: CloudFo
 def test_nothing_is_destroyed_unasked(
     cloudformation: CloudFormation, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloudformation.add("Monitoring", "staging", Ledger=(tool.TABLE, "agent-ledger-staging"))
+    cloudformation.add("Monitoring", "staging", Ledger=(preflight.TABLE, "agent-ledger-staging"))
 
     assert tool.main(["destroy", "-c", "environment=staging"]) == 1
 

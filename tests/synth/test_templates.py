@@ -143,7 +143,7 @@ def test_no_role_may_do_everything_with_anything(everything: Templates) -> None:
 
 def test_a_wildcard_stands_only_where_aws_knows_nothing_narrower(everything: Templates) -> None:
     wild = {
-        (text(action).strip('"'), re.sub(r"/aws/lambda/[\w-]+", "/aws/lambda/<function>", text(resource)))
+        (text(action).strip('"'), text(resource))
         for _, statement in statements(everything)
         if statement["Effect"] == "Allow"
         for action in listed(statement["Action"])
@@ -155,7 +155,8 @@ def test_a_wildcard_stands_only_where_aws_knows_nothing_narrower(everything: Tem
         "ec2:": '"*"',
         "s3:": '"/*"',
         "bedrock:": ":bedrock:*::foundation-model/",
-        "logs:FilterLogEvents": ":log-group:/aws/lambda/<function>:*",
+        # Of any function, since an alarm is watched too.
+        "logs:FilterLogEvents": ":log-group:/aws/lambda/*:*",
     }
     unexplained = [
         (action, resource)

@@ -25,7 +25,7 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
             board.value("Lost messages", about("LostMessages", "lost", BAD), width=6),
             board.value("Loops", about("LoopsDetected", "workflows", WARN), width=6),
         ],
-        [board.custom("Flow between the agents", "flow", height=12)],
+        [board.custom("Flow between the agents", "flow", height=7)],
     ]
     if board.flows and metrics.has(COLLABORATION, "AgentCommunication", FROM_AGENT, TO_AGENT):
         found.append([_pairs(board), _shares(board)])
