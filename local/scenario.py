@@ -6,6 +6,7 @@ import json
 import random
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -30,10 +31,16 @@ class ScenarioError(Exception):
 
 
 def incidents(seed: int, count: int) -> list[Incident]:
-    """Return the failures in the order in which this run meets them: each once before any comes again."""
+    """Return the failures in the order in which this run meets them: every function once before any again."""
     known: list[Incident] = json.loads((ROOT / "examples/shop/incidents.json").read_text())
-    shuffled = random.Random(seed).sample(known, len(known))
-    return [shuffled[index % len(shuffled)] for index in range(count)]
+    dice = random.Random(seed)
+    rounds: dict[int, list[Incident]] = {}
+    seen: Counter[str] = Counter()
+    for incident in dice.sample(known, len(known)):
+        rounds.setdefault(seen[incident["function"]], []).append(incident)
+        seen[incident["function"]] += 1
+    ordered = [incident for turn in sorted(rounds) for incident in rounds[turn]]
+    return [ordered[index % len(ordered)] for index in range(count)]
 
 
 def drive(seed: int, count: int) -> None:
