@@ -1,0 +1,148 @@
+"""Agents whose code comes as it is, with the monitor in a layer: deployed by the CDK CLI, and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_cdk import App, Stack
+from aws_cdk import aws_lambda as lambda_
+
+from agentops_constructs import MonitoredAgent, MonitoringPlane
+
+from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws
+
+pytestmark = pytest.mark.xdist_group("layer")
+
+ENVIRONMENT = "layered"
+PLAIN = """
+def handler(event, context):
+    if event.get("fail"):
+        raise LookupError("told to")
+    return {"echo": event["say"]}
+"""
+SPEAKING = """
+from agentops_monitoring import AgentEventType, AgentOpsMonitor
+
+monitor = AgentOpsMonitor()
+
+def handler(event, context):
+    monitor.record_event(AgentEventType.ISSUE_DETECTED, {"severity": "high"})
+    return monitor.current.workflow_id
+"""
+
+
+class Team(Stack):
+    """Another team's stack, with a plane of its own."""
+
+    def __init__(self, app: App, sources: Path) -> None:
+        super().__init__(app, "Layered")
+        plane = MonitoringPlane(self, "Monitoring", environment=ENVIRONMENT)
+        for name in ("plain", "speaking"):
+            MonitoredAgent(
+                self,
+                name.capitalize(),
+                monitoring=plane,
+                agent_name=name,
+                code=lambda_.Code.from_asset(str(sources / name)),
+                handler="index.handler",
+                function_name=f"layered-{name}",
+            )
+
+
+@pytest.fixture(scope="module")
+def agents(aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedAws:
+    """Deploy the stack."""
+    folder = tmp_path_factory.mktemp("layered")
+    for name, source in (("plain", PLAIN), ("speaking", SPEAKING)):
+        (folder / name).mkdir()
+        (folder / name / "index.py").write_text(source)
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    app = App(outdir=str(folder / "cdk.out"), context=context, analytics_reporting=False)
+    Team(app, folder)
+    app.synth()
+    variables = {
+        "AWS_ENDPOINT_URL": aws.url,
+        "AWS_ENDPOINT_URL_S3": aws.url,
+        "AWS_ACCESS_KEY_ID": ACCOUNT,
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_REGION": REGION,
+        "CDK_HOME": str(folder / "home"),
+        "CDK_DEFAULT_ACCOUNT": ACCOUNT,
+        "CDK_DEFAULT_REGION": REGION,
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "CI": "true",
+    }
+    cdk = [str(ROOT / ".venv/bin/node"), "node_modules/aws-cdk/bin/cdk", "--app", app.outdir]
+    for words in (
+        ("bootstrap", f"aws://{ACCOUNT}/{REGION}"),
+        ("deploy", "Layered", "--require-approval", "never", "--method", "direct"),
+    ):
+        done = subprocess.run(
+            [*cdk, *words],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout
+    return aws
+
+
+def items(aws: EmbeddedAws, agent: str) -> Iterator[dict[str, Any]]:
+    """Return what the ledger knows of an agent's events, once everything has arrived."""
+    aws.settle()
+    pages = aws.client("dynamodb").get_paginator("scan").paginate(TableName=f"agent-monitoring-{ENVIRONMENT}")
+    for page in pages:
+        for item in page["Items"]:
+            if item["agent"]["S"] == agent:
+                yield item
+
+
+def test_code_that_knows_nothing_of_the_monitor_is_monitored(agents: EmbeddedAws) -> None:
+    configuration = agents.client("lambda").get_function_configuration(FunctionName="layered-plain")
+    assert configuration["Handler"] == "agentops_monitoring.wrapper.handler"
+    assert len(configuration["Layers"]) == 1
+
+    assert agents.invoke("layered-plain", {"say": "hello"}) == ({"echo": "hello"}, False)
+    answer, failed = agents.invoke("layered-plain", {"fail": True})
+    assert (answer["errorType"], failed) == ("LookupError", True)
+
+    found = [item["type"]["S"] for item in items(agents, "plain")]
+    assert sorted(found) == [
+        "invocation_completed",
+        "invocation_failed",
+        "invocation_started",
+        "invocation_started",
+    ]
+
+
+def test_code_may_use_the_monitor_of_the_layer(agents: EmbeddedAws) -> None:
+    workflow, failed = agents.invoke("layered-speaking", {})
+
+    assert not failed
+    found = {item["type"]["S"]: item["pk"]["S"] for item in items(agents, "speaking")}
+    kinds = ("invocation_started", "issue_detected", "invocation_completed")
+    assert found == dict.fromkeys(kinds, f"WF#{workflow}")
+
+
+def test_what_it_ran_for_is_booked(agents: EmbeddedAws) -> None:
+    agents.invoke("layered-plain", {"say": "again"})
+    agents.settle()
+
+    pages = agents.client("dynamodb").get_paginator("scan").paginate(TableName=f"agent-ledger-{ENVIRONMENT}")
+    booked = [
+        item
+        for page in pages
+        for item in page["Items"]
+        if item["pk"]["S"].startswith("D#") and item["sk"]["S"] == "AGENT#plain"
+    ]
+    assert sum(Decimal(item["compute_cost"]["N"]) for item in booked) > 0
