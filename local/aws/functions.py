@@ -63,7 +63,6 @@ class Result:
 @dataclass(slots=True)
 class _Pool:
     idle: list[Environment] = field(default_factory=list)
-    revision: str = ""
     busy: int = 0
 
 
@@ -119,10 +118,8 @@ class Functions:
     def retire(self, name: str) -> None:
         """End a function's idle environments: its code or configuration changed, or it is gone."""
         with self._lock:
-            pool = self._pools.get(name)
-            idle, revision = (pool.idle, pool.revision) if pool else ([], "")
-            if pool:
-                pool.idle, pool.revision = [], f"{revision}-retired"
+            pool = self._pools.setdefault(name, _Pool())
+            idle, pool.idle = pool.idle, []
         for environment in idle:
             self._close(environment)
 
@@ -163,57 +160,47 @@ class Functions:
             metrics.record("AWS/Lambda", "Duration", outcome.seconds * 1000, "Milliseconds", dimensions)
             metrics.record("AWS/Lambda", "Throttles", 0, "Count", dimensions)
         finally:
-            self._release(record, environment)
+            self._release(config["FunctionName"], environment)
         return Result(_payload(outcome, request_id), outcome.error_type, log.tail(), request_id)
 
     def _acquire(self, record: Record) -> Environment | None:
         """Take a slot; return an idle environment, or None when a new one is to be started."""
-        config = record["config"]
-        reserved = reserved_concurrency(record)
-        spare: Environment | None = None
+        config, reserved = record["config"], reserved_concurrency(record)
+        done_with: list[Environment] = []
         try:
             with self._lock:
                 pool = self._pools.setdefault(config["FunctionName"], _Pool())
                 if self._closed or (reserved is not None and pool.busy >= reserved):
                     raise ThrottledError(config["FunctionName"])
-                if pool.revision != config["RevisionId"]:
-                    stale, pool.idle, pool.revision = pool.idle, [], config["RevisionId"]
-                    for environment in stale:
-                        threading.Thread(target=self._close, args=(environment,)).start()
                 while pool.idle:
                     environment = pool.idle.pop()
-                    if environment.alive:
+                    if environment.alive and environment.revision == config["RevisionId"]:
                         pool.busy += 1
                         return environment
-                    self._all.discard(environment)
-                    environment.close()
+                    done_with.append(environment)
                 if sum(pool.busy + len(pool.idle) for pool in self._pools.values()) >= MOST_ENVIRONMENTS:
-                    spare = self._least_recently_used()
-                    if spare is None:
-                        raise ThrottledError("all functions")
+                    done_with.append(self._least_recently_used())
                 pool.busy += 1
                 return None
         finally:
-            if spare is not None:
-                self._close(spare)
+            for environment in done_with:
+                self._close(environment)
 
-    def _least_recently_used(self) -> Environment | None:
-        idle = [
-            (environment.idle_since, pool) for pool in self._pools.values() for environment in pool.idle[:1]
-        ]
-        return min(idle, key=lambda entry: entry[0])[1].idle.pop(0) if idle else None
+    def _least_recently_used(self) -> Environment:
+        idle = [pool for pool in self._pools.values() if pool.idle]
+        if not idle:
+            raise ThrottledError("all functions")
+        return min(idle, key=lambda pool: pool.idle[0].idle_since).idle.pop(0)
 
-    def _release(self, record: Record, environment: Environment | None) -> None:
-        config = record["config"]
-        keep = environment is not None and environment.alive
+    def _release(self, name: str, environment: Environment | None) -> None:
         with self._lock:
-            pool = self._pools[config["FunctionName"]]
+            pool = self._pools[name]
             pool.busy -= 1
-            keep = keep and not self._closed and pool.revision == config["RevisionId"]
-            if keep and environment is not None:
+            if environment is not None and environment.alive and not self._closed:
                 environment.idle_since = time.monotonic()
                 pool.idle.append(environment)
-        if not keep and environment is not None:
+                return
+        if environment is not None:
             self._close(environment)
 
     def _close(self, environment: Environment) -> None:
@@ -235,6 +222,7 @@ class Functions:
         command = [sys.executable, "-m", "awslambdaric", config["Handler"]]
         variables = self._process_variables(config, folder, layers, stream)
         environment = Environment(command, variables, folder, int(config.get("MemorySize") or 128), stream)
+        environment.revision = config["RevisionId"]
         with self._lock:
             self._all.add(environment)
             closed = self._closed

@@ -75,7 +75,7 @@ class Local:
             )
         self.functions = functions.Functions(endpoint, folder, function_variables)
         self._invocations = invocations.Invocations(self.functions, concurrency, retry_seconds, endpoint)
-        self._streams = streams.Streams(self.functions, self._invocations)
+        self._streams = streams.Streams(self.functions)
         submit = self._invocations.submit
         functions.install(self.functions, submit)
         invocations.install(self._invocations)

@@ -26,15 +26,11 @@ THROTTLE_PAUSE = 0.1
 log = logging.getLogger("local.aws.invocations")
 
 
-def _nothing() -> None:
-    return
-
-
 @dataclass(slots=True)
 class _Invocation:
     record: Record
     event: Any
-    done: Callable[[], None]
+    done: Callable[[], object]
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     accepted: float = field(default_factory=time.monotonic)
     attempts: int = 0
@@ -74,7 +70,7 @@ class Invocations:
         with self._lock:
             return self._unfinished
 
-    def submit(self, record: Record, event: Any, *, done: Callable[[], None] = _nothing) -> str:
+    def submit(self, record: Record, event: Any, *, done: Callable[[], object] = lambda: None) -> str:
         """Accept an event and return its request id; ``done`` is called when it has ended for good."""
         invocation = _Invocation(record, event, done)
         with self._lock:
@@ -177,40 +173,32 @@ class Invocations:
         timer.start()
 
     def _give_up(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
-        self._failure_destination(invocation, result, condition)
-        queue = (invocation.record["config"].get("DeadLetterConfig") or {}).get("TargetArn")
-        if queue:
+        config, settings = invocation.record["config"], _settings(invocation.record)
+        if queue := (config.get("DeadLetterConfig") or {}).get("TargetArn"):
             answer = result.payload if result and isinstance(result.payload, dict) else {}
             attributes = {
                 "RequestID": invocation.request_id,
                 "ErrorCode": "200" if result else "429",
                 "ErrorMessage": str(answer.get("errorMessage") or condition)[:1024],
             }
-            self.deliver(queue, invocation.event, attributes, config=invocation.record["config"])
+            self.deliver(queue, invocation.event, attributes, config=config)
+        if arn := ((settings.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination"):
+            body = {
+                "version": "1.0",
+                "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+                "requestContext": {
+                    "requestId": invocation.request_id,
+                    "functionArn": f"{config['FunctionArn']}:$LATEST",
+                    "condition": condition,
+                    "approximateInvokeCount": invocation.attempts,
+                },
+                "requestPayload": invocation.event,
+            }
+            if result is not None:
+                answered = {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
+                body |= {"responseContext": answered, "responsePayload": result.payload}
+            self.deliver(arn, body, config=config)
         self._end(invocation)
-
-    def _failure_destination(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
-        destinations = _settings(invocation.record).get("DestinationConfig") or {}
-        arn = (destinations.get("OnFailure") or {}).get("Destination")
-        if not arn:
-            return
-        context = {
-            "requestId": invocation.request_id,
-            "functionArn": f"{invocation.record['config']['FunctionArn']}:$LATEST",
-            "condition": condition,
-            "approximateInvokeCount": invocation.attempts,
-        }
-        body = {
-            "version": "1.0",
-            "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
-            "requestContext": context,
-            "requestPayload": invocation.event,
-        }
-        if result is not None:
-            answered = {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
-            body["responseContext"] = answered
-            body["responsePayload"] = result.payload
-        self.deliver(arn, body, config=invocation.record["config"])
 
     def _end(self, invocation: _Invocation) -> None:
         invocation.done()

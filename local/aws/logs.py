@@ -24,10 +24,14 @@ from local.aws import metrics, permissions
 WINDOW = 0.1  # seconds in which a stream's events gather into one delivery
 BATCH_BYTES = 700_000  # raw; an asynchronous event holds 1 MB (Lambda quotas)
 DELIVERY_TRIES = 5
-SERVICE = "logs.amazonaws.com"
 PAGE_EVENTS = 10_000  # FilterLogEvents
 Matcher = Callable[[str], bool]
-_TERM = re.compile(r'(?P<sign>[?-]?)(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))')
+Key = tuple[str, str, str, str, str]  # account, region, group, stream, filter
+_TERM = re.compile(r'([?-]?)(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))')
+NOT_PERMITTED = (
+    "Could not execute the lambda function. Make sure you have given CloudWatch Logs permission to execute "
+    "your function."
+)
 _serial = itertools.count()
 _create_lock = threading.Lock()
 
@@ -50,71 +54,56 @@ def compile_pattern(pattern: str) -> Matcher:
     text = pattern.strip()
     if text[:1] in ("{", "[", "%"):
         raise ValueError(f"local AWS: this filter pattern form is not supported: {text[:60]}")
-    every: list[Matcher] = []
-    some: list[Matcher] = []
-    for found in _TERM.finditer(text):
-        test = _term(found)
-        if found["sign"] == "?":
-            some.append(test)
-        elif found["sign"] == "-":
-            every.append(_none(test))
-        else:
-            every.append(test)
+    terms = [(sign, plain or re.sub(r"\\(.)", r"\1", quoted)) for sign, quoted, plain in _TERM.findall(text)]
+    every = [(sign, term) for sign, term in terms if sign != "?"]
     if every:  # AWS ignores the ?terms beside other terms
-        return lambda message: all(test(message) for test in every)
-    return (lambda message: any(test(message) for test in some)) if some else (lambda _: True)
-
-
-def _term(found: re.Match[str]) -> Matcher:
-    term = found["plain"] or re.sub(r"\\(.)", r"\1", found["quoted"])
-    return lambda message: term in message
-
-
-def _none(test: Matcher) -> Matcher:
-    return lambda message: not test(message)
+        return lambda message: all((term in message) is (sign != "-") for sign, term in every)
+    return lambda message: not terms or any(term in message for _, term in terms)
 
 
 def write(group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
     """Store events, in the order given, under the account and region of the context."""
-    if not events:
-        return
-    latest = 0
-    stored: list[dict[str, Any]] = []
+    with _create_lock:  # an error answer when it is there
+        cloudwatch_logs._create_log_group({"logGroupName": group})
+        cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
     arrived = time.time_ns() // 1_000_000
-    for at_ms, message in events:
-        latest = max(latest, at_ms)
-        stored.append(
-            {"timestamp": latest, "message": message, "ingestionTime": arrived, "eventId": _event_id(latest)}
-        )
-    cloudwatch_logs._append_log_events(_stream(group, stream), stored)
-    _forward(group, stream, stored)
+    times = itertools.accumulate((at_ms for at_ms, _ in events), max)
+    stored = [
+        {
+            "timestamp": at_ms,
+            "message": message,
+            "ingestionTime": arrived,
+            "eventId": f"{at_ms:020d}{next(_serial):036d}",
+        }
+        for at_ms, (_, message) in zip(times, events, strict=True)
+    ]
+    cloudwatch_logs._append_log_events(cloudwatch_logs._log_groups[group]["streams"][stream], stored)
+    cloudwatch_logs._fanout_to_subscription_filters(group, stream, stored)
 
 
-def _stream(group: str, stream: str) -> dict[str, Any]:
-    with _create_lock:
-        if group not in cloudwatch_logs._log_groups:
-            cloudwatch_logs._create_log_group({"logGroupName": group})
-        if stream not in cloudwatch_logs._log_groups[group]["streams"]:
-            cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
-        found: dict[str, Any] = cloudwatch_logs._log_groups[group]["streams"][stream]
-        return found
+def _destination(group: str, arn: str) -> Mapping[str, Any] | None:
+    """Return a subscription's function, None when it is missing or does not let CloudWatch Logs invoke it."""
+    record, _, _ = lambda_svc._get_func_record_for_ref(arn)
+    source = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:*"
+    if record is None or not permissions.may_invoke("logs.amazonaws.com", source, record):
+        return None
+    found: Mapping[str, Any] = record
+    return found
 
 
-def _event_id(at_ms: int) -> str:
-    return f"{at_ms:020d}{next(_serial):036d}"
-
-
-def _forward(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
-    if _subscriptions is not None:
-        _subscriptions.add(group, stream, events)
+def _filters(group: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = (cloudwatch_logs._log_groups.get(group) or {}).get(
+        "subscriptionFilters", {}
+    )
+    return found
 
 
 @dataclass(slots=True)
 class _Backlog:
     """The undelivered events of one stream and filter; one delivery at a time keeps their order."""
 
+    due: float
     events: list[dict[str, Any]] = field(default_factory=list)
-    since: float = 0.0
     busy: bool = False
     failures: int = 0
 
@@ -148,7 +137,7 @@ class Subscriptions:
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
-        self._backlogs: dict[tuple[str, str, str, str, str], _Backlog] = {}
+        self._backlogs: dict[Key, _Backlog] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._deliver, name="log-subscriptions", daemon=True).start()
 
@@ -160,27 +149,20 @@ class Subscriptions:
 
     def add(self, group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
         """Take what was just stored in a stream."""
-        for one in list(
-            (cloudwatch_logs._log_groups.get(group) or {}).get("subscriptionFilters", {}).values()
-        ):
+        for name, one in list(_filters(group).items()):
             matches = compile_pattern(one.get("filterPattern") or "")
-            matched = [event for event in events if matches(event["message"])]
-            if not matched:
-                continue
-            with self._changed:
-                key = (get_account_id(), get_region(), group, stream, one["filterName"])
-                backlog = self._backlogs.setdefault(key, _Backlog())
-                backlog.since = backlog.since or time.monotonic()
-                backlog.events += matched
-                self._changed.notify()
+            if matched := [event for event in events if matches(event["message"])]:
+                with self._changed:
+                    key = (get_account_id(), get_region(), group, stream, name)
+                    backlog = self._backlogs.setdefault(key, _Backlog(time.monotonic() + WINDOW))
+                    backlog.events += matched
+                    self._changed.notify()
 
     def _deliver(self) -> None:
         while True:
             with self._changed:
                 now = time.monotonic()
-                due = [
-                    key for key, log in self._backlogs.items() if not log.busy and now >= log.since + WINDOW
-                ]
+                due = [key for key, log in self._backlogs.items() if not log.busy and now >= log.due]
                 for key in due:
                     self._backlogs[key].busy = True
                 if not due:
@@ -188,27 +170,24 @@ class Subscriptions:
             for key in due:
                 self._send(key)
 
-    def _send(self, key: tuple[str, str, str, str, str]) -> None:
+    def _send(self, key: Key) -> None:
         account, region, group, stream, name = key
         with self._changed:
             batch = _first_batch(self._backlogs[key].events)
         with request_scope(account, region):
-            one = (cloudwatch_logs._log_groups.get(group) or {}).get("subscriptionFilters", {}).get(name)
+            one = _filters(group).get(name)
             if one is None:
                 self._finish(key, len(batch))
-                return
-            record, _, _ = lambda_svc._get_func_record_for_ref(one["destinationArn"])
-            source = f"arn:aws:logs:{region}:{account}:log-group:{group}:*"
-            if record is None or not permissions.may_invoke(SERVICE, source, record):
+            elif (record := _destination(group, one["destinationArn"])) is None:
                 permissions.tell(
-                    f"{one['destinationArn']} gets no lines of {group}: it is missing, or forbids it"
+                    f"{one['destinationArn']} gets no lines of {group}: missing, or not permitted"
                 )
-                self._retry(key, {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name})
-                return
-            event = {"awslogs": {"data": _envelope(account, group, stream, name, batch)}}
-            self._submit(record, event, done=lambda: self._finish(key, len(batch)))
+                self._retry(key)
+            else:
+                event = {"awslogs": {"data": _envelope(account, group, stream, name, batch)}}
+                self._submit(record, event, done=lambda: self._finish(key, len(batch)))
 
-    def _finish(self, key: tuple[str, str, str, str, str], count: int) -> None:
+    def _finish(self, key: Key, count: int) -> None:
         with self._changed:
             backlog = self._backlogs[key]
             del backlog.events[:count]
@@ -217,26 +196,20 @@ class Subscriptions:
                 del self._backlogs[key]
             self._changed.notify()
 
-    def _retry(self, key: tuple[str, str, str, str, str], dimensions: dict[str, str]) -> None:
+    def _retry(self, key: Key) -> None:
+        dimensions = {"LogGroupName": key[2], "DestinationType": "Lambda", "FilterName": key[4]}
         metrics.record("AWS/Logs", "DeliveryErrors", 1, "Count", dimensions)
         with self._changed:
             backlog = self._backlogs[key]
             backlog.failures += 1
-            backlog.busy = False
-            backlog.since = time.monotonic() + 2**backlog.failures * WINDOW
+            backlog.busy, backlog.due = False, time.monotonic() + 2**backlog.failures * WINDOW
             if backlog.failures >= DELIVERY_TRIES:
                 del self._backlogs[key]
 
 
-def _first_batch(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for event in events:
-        size += len(event["message"])
-        if batch and size > BATCH_BYTES:
-            break
-        batch.append(event)
-    return batch
+def _first_batch(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    sizes = itertools.accumulate(len(event["message"]) for event in events)
+    return events[: max(1, sum(size <= BATCH_BYTES for size in sizes))]
 
 
 def _envelope(account: str, group: str, stream: str, name: str, events: Sequence[dict[str, Any]]) -> str:
@@ -254,13 +227,11 @@ def _envelope(account: str, group: str, stream: str, name: str, events: Sequence
     return base64.b64encode(gzip.compress(json.dumps(payload).encode(), compresslevel=1)).decode()
 
 
-_subscriptions: Subscriptions | None = None
-
-
 def install(submit: Submit) -> Subscriptions:
     """Put EMF and our subscriptions behind every write, and our patterns behind every filter."""
-    global _subscriptions
-    store = cloudwatch_logs._append_log_events
+    subscriptions = Subscriptions(submit)
+    store, put_filter = cloudwatch_logs._append_log_events, cloudwatch_logs._put_subscription_filter
+    stock_read = cloudwatch_logs._filter_log_events
 
     def append(stream: dict[str, Any], events: list[dict[str, Any]]) -> None:
         store(stream, events)
@@ -270,26 +241,16 @@ def install(submit: Submit) -> Subscriptions:
 
     def fan_out(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
         arrived = time.time_ns() // 1_000_000
-        _forward(
-            group, stream, [{"timestamp": arrived, "eventId": uuid.uuid4().hex, **event} for event in events]
-        )
-
-    put_filter = cloudwatch_logs._put_subscription_filter
-    stock_read = cloudwatch_logs._filter_log_events
+        whole = [{"timestamp": arrived, "eventId": uuid.uuid4().hex, **event} for event in events]
+        subscriptions.add(group, stream, whole)
 
     def put_subscription_filter(data: dict[str, Any]) -> Any:
         try:
             compile_pattern(data.get("filterPattern") or "")
+            if _destination(data.get("logGroupName", ""), data.get("destinationArn", "")) is None:
+                raise ValueError(NOT_PERMITTED)
         except ValueError as error:
             return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
-        record, _, _ = lambda_svc._get_func_record_for_ref(data.get("destinationArn") or "")
-        source = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{data.get('logGroupName')}:*"
-        if record is None or not permissions.may_invoke(SERVICE, source, record):
-            text = (
-                "Could not execute the lambda function. Make sure you have given CloudWatch Logs "
-                "permission to execute your function."
-            )
-            return cloudwatch_logs.error_response_json("InvalidParameterException", text, 400)
         return put_filter(data)
 
     def filter_log_events(data: dict[str, Any]) -> Any:
@@ -305,5 +266,4 @@ def install(submit: Submit) -> Subscriptions:
     cloudwatch_logs._fanout_to_subscription_filters = fan_out
     cloudwatch_logs._put_subscription_filter = put_subscription_filter
     cloudwatch_logs._filter_log_events = filter_log_events
-    _subscriptions = Subscriptions(submit)
-    return _subscriptions
+    return subscriptions

@@ -39,53 +39,35 @@ def record(
     namespace: str, name: str, value: float, unit: str = "None", dimensions: Dimensions | None = None
 ) -> None:
     """Store one value, now."""
-    _store(namespace, name, dimensions or {}, clock.now(), unit, value, None, None, None)
+    _store(namespace, name, dimensions or {}, clock.now(), unit, value)
 
 
 def record_emf(message: str) -> None:
     """Extract the metrics of an embedded-metric-format line; what breaks its limits is dropped, as on AWS."""
     try:
         document = json.loads(message)
-        header = document["_aws"]
-        at = float(header["Timestamp"]) / 1000
-        for directive in header["CloudWatchMetrics"]:
+        at = float(document["_aws"]["Timestamp"]) / 1000
+        for directive in document["_aws"]["CloudWatchMetrics"]:
             for names in directive.get("Dimensions") or [[]]:
-                if len(names) > EMF_DIMENSIONS:
-                    continue
-                dimensions = {name: document[name] for name in names}
-                if not all(isinstance(value, str) and value for value in dimensions.values()):
+                dimensions = {name: document[name] for name in names[: EMF_DIMENSIONS + 1]}
+                texts = all(isinstance(value, str) and value for value in dimensions.values())
+                if not texts or len(dimensions) > EMF_DIMENSIONS:
                     continue
                 for metric in directive["Metrics"][:EMF_METRICS]:
                     values = document.get(metric["Name"])
                     values = values[:EMF_VALUES] if isinstance(values, list) else [values]
                     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
                         unit = metric.get("Unit", "None")
-                        _store(
-                            directive["Namespace"],
-                            metric["Name"],
-                            dimensions,
-                            at,
-                            unit,
-                            None,
-                            values,
-                            None,
-                            None,
-                        )
+                        _store(directive["Namespace"], metric["Name"], dimensions, at, unit, values=values)
     except (ValueError, KeyError, TypeError, AttributeError):
         return  # not EMF: CloudWatch keeps the line and makes no metric
 
 
 def _store(
-    namespace: str,
-    name: str,
-    dimensions: Dimensions,
-    at: float,
-    unit: str,
-    value: float | None,
-    values: Sequence[float] | None,
-    counts: Sequence[float] | None,
-    statistics: Mapping[str, float] | None,
-) -> None:
+    namespace: str, name: str, dimensions: Dimensions, at: float, unit: str, value: float | None = None,
+    values: Sequence[float] | None = None, counts: Sequence[float] | None = None,
+    statistics: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     second = int(at)
     key = (namespace, name, cloudwatch._dims_key(dict(dimensions)))
     point: dict[str, Any] = {"Timestamp": second, "Unit": unit, "Dimensions": dict(dimensions)}
@@ -97,14 +79,12 @@ def _store(
             bucket.append({**point, "Value": mean, "_stat": dict(statistics)})
         else:
             seen = _points.setdefault((get_account_id(), get_region(), key), {})
-            each = [float(value or 0)] if values is None else [float(v) for v in values]
+            each = [float(v) for v in ([value or 0] if values is None else values)]
             for one, count in zip(each, counts or [1.0] * len(each), strict=False):
-                known = seen.get((second, one, unit))
-                if known is not None:
-                    known["Count"] += float(count)
-                    continue
-                seen[second, one, unit] = {**point, "Value": one, "Count": float(count)}
-                bucket.append(seen[second, one, unit])
+                if (second, one, unit) not in seen:
+                    seen[second, one, unit] = {**point, "Value": one, "Count": 0.0}
+                    bucket.append(seen[second, one, unit])
+                seen[second, one, unit]["Count"] += float(count)
     for listener in _listeners:
         listener()
 
@@ -126,18 +106,16 @@ def series(metric: Mapping[str, Any], period: int, statistic: str, start: float,
     """Return a statistic per period of one metric: its namespace, its name, and exactly its dimensions."""
     dimensions = {d["Name"]: d["Value"] for d in metric.get("Dimensions") or []}
     key = (metric.get("Namespace"), metric.get("MetricName"), cloudwatch._dims_key(dimensions))
+    buckets: dict[int, list[dict[str, Any]]] = {}
     with _lock:
-        points = list(cloudwatch._metrics.get(key) or [])
-        buckets: dict[int, list[dict[str, Any]]] = {}
-        for point in points:
+        for point in cloudwatch._metrics.get(key) or ():
             if start <= point["Timestamp"] < end:
                 buckets.setdefault(int(point["Timestamp"] // period) * period, []).append(dict(point))
-    found: Series = {}
-    for at, group in buckets.items():
-        value = cloudwatch._stat_value(cloudwatch._calc_stats(group), statistic, group)
-        if value is not None:
-            found[at] = float(value)
-    return found
+    found = {
+        at: cloudwatch._stat_value(cloudwatch._calc_stats(group), statistic, group)
+        for at, group in buckets.items()
+    }
+    return {at: float(value) for at, value in found.items() if value is not None}
 
 
 def evaluate(queries: Sequence[Mapping[str, Any]], start: float, end: float) -> dict[str, Series]:
@@ -189,20 +167,13 @@ def install() -> None:
         newest_first = data.get("ScanBy", "TimestampDescending") == "TimestampDescending"
         results = []
         for query in queries:
-            if query.get("ReturnData", True):
-                values = answers[query["Id"]]
-                times = sorted(values, reverse=newest_first)
-                stat = query.get("MetricStat")
-                results.append(
-                    {
-                        "Id": query["Id"],
-                        "Label": query.get("Label")
-                        or (stat["Metric"]["MetricName"] if stat else query["Id"]),
-                        "StatusCode": "Complete",
-                        "Timestamps": [cloudwatch._ts_iso(at) for at in times],
-                        "Values": [values[at] for at in times],
-                    }
-                )
+            if not query.get("ReturnData", True):
+                continue
+            values, stat = answers[query["Id"]], query.get("MetricStat")
+            times = sorted(values, reverse=newest_first)
+            result = {"Id": query["Id"], "StatusCode": "Complete", "Values": [values[at] for at in times]}
+            result["Label"] = query.get("Label") or (stat["Metric"]["MetricName"] if stat else query["Id"])
+            results.append({**result, "Timestamps": [cloudwatch._ts_iso(at) for at in times]})
         return cloudwatch._json_ok({"MetricDataResults": results})
 
     def get_metric_statistics(params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool = False) -> Any:

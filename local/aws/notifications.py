@@ -38,19 +38,11 @@ def install(submit: Callable[[Any, Any], object]) -> None:
     stock_fanout = sns._fanout
 
     def fan_out(
-        topic_arn: str,
-        msg_id: str,
-        message: str,
-        subject: str,
-        message_structure: str = "",
-        message_attributes: dict[str, Any] | None = None,
-        *rest: Any,
-        **more: Any,
-    ) -> None:
-        stock_fanout(
-            topic_arn, msg_id, message, subject, message_structure, message_attributes, *rest, **more
-        )
-        _post(topic_arn, message, subject, message_structure, message_attributes or {})
+        topic: str, key: str, message: str, subject: str, structure: str = "",
+        attributes: dict[str, Any] | None = None, **more: Any,
+    ) -> None:  # fmt: skip
+        stock_fanout(topic, key, message, subject, structure, attributes, **more)
+        _post(topic, message, subject, structure, attributes or {})
 
     def deliver_to_lambda(endpoint: str, envelope: str, topic: str, subscription: str, *_: Any) -> None:
         record, _, _ = lambda_svc._get_func_record_for_ref(endpoint)

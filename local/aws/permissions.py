@@ -19,15 +19,16 @@ from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import sts
+from ministack.services import s3, sts
 
 Config = Mapping[str, Any]
 
 SECRET = "local"
+MOST_RESOURCES = 100  # remembered of each action: objects and log streams have no end
 
 _lock = threading.Lock()
 _calls: dict[str, dict[str, set[str]]] = {}
-_denied_resource: ContextVar[str] = ContextVar("denied_resource", default="*")
+_judged: ContextVar[tuple[str, str]] = ContextVar("judged", default=("", "*"))  # the last action and resource
 _enforce = iam_evaluator.enforce
 _told: set[str] = set()
 log = logging.getLogger("local.aws.permissions")
@@ -122,7 +123,9 @@ def _record(key: str, action: str, resource: str) -> None:
     name = _function_of(key).rpartition(":")[2]
     if name:
         with _lock:
-            _calls.setdefault(name, {}).setdefault(action, set()).add(resource)
+            known = _calls.setdefault(name, {}).setdefault(action, set())
+            if len(known) < MOST_RESOURCES:
+                known.add(resource)
 
 
 def install() -> None:
@@ -138,12 +141,18 @@ def install() -> None:
         resource_arn: str = "*",
         service_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        _denied_resource.set(resource_arn)
-        context = dict(service_context or {})
-        if function := _function_of(key):
-            _record(key, action, resource_arn)
-            context["lambda:SourceFunctionArn"] = function
-        return _enforce(key, action, service, region, resource_arn, context)
+        _judged.set((action, resource_arn))
+        function = _function_of(key)
+        if not function:
+            return _enforce(key, action, service, region, resource_arn, service_context)
+        _record(key, action, resource_arn)
+        context = {**(service_context or {}), "lambda:SourceFunctionArn": function}
+        denied = _enforce(key, action, service, region, resource_arn, context)
+        bucket, _, name = resource_arn.partition(":::")[2].partition("/")
+        if denied is None and action == "s3:GetObject" and s3._get_object_data(bucket, name) is None:
+            # Who may not list a bucket is not told that an object isn't there.
+            return enforce(key, "s3:ListBucket", service, region, f"arn:aws:s3:::{bucket}")
+        return denied
 
     def check_credentials(key: str, service: str | None = None) -> Any:
         if _function_of(key):
@@ -154,8 +163,8 @@ def install() -> None:
     def access_denied_response(
         service: str, action: str, principal: str, request_id: str, **more: Any
     ) -> Any:
-        more["resource_arn"] = resource = _denied_resource.get()
         if not (more.get("message") or more.get("error_code") or more.get("resource_policy_arn")):
+            action, resource = _judged.get()
             quoted = f'"{resource}"' if service == "s3" else resource
             explicit = bool(more.get("explicit_deny"))
             more["message"] = iam_actions.identity_denial_message(action, principal, quoted, explicit)

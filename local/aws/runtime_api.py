@@ -166,6 +166,7 @@ class Environment:
     ) -> None:
         self.log_stream = log_stream
         self.idle_since = time.monotonic()
+        self.revision = ""
         self._memory = memory_mb * MEGABYTE
         self._peak = 0
         self._splitter = LineSplitter()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import json
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from ministack.services import dynamodb, lambda_svc
 
 from local.aws import permissions
 from local.aws.functions import Functions, Result, ThrottledError
-from local.aws.invocations import Invocations
 
 BATCH_BYTES = 6_000_000  # a synchronous invocation's payload (Lambda quotas)
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries of one batch
@@ -33,9 +32,8 @@ class _Batch:
 class Streams:
     """Reads each table's stream for each mapping, one batch of a mapping at a time, in order."""
 
-    def __init__(self, functions: Functions, invocations: Invocations) -> None:
+    def __init__(self, functions: Functions) -> None:
         self._functions = functions
-        self._invocations = invocations
         self._busy: set[str] = set()
         self._lock = threading.Lock()
 
@@ -124,11 +122,9 @@ class Streams:
             age = time.time() - float(
                 records[0]["dynamodb"].get("ApproximateCreationDateTime") or time.time()
             )
-            if 0 <= oldest < age:
-                self._give_up(batch, records, result, "RecordAgeExceeded", attempts)
-                return
-            if 0 <= retries < attempts:
-                self._give_up(batch, records, result, "RetryAttemptsExhausted", attempts)
+            if 0 <= oldest < age or 0 <= retries < attempts:
+                condition = "MaxRecordAgeExceeded" if 0 <= oldest < age else "RetryAttemptsExhausted"
+                self._give_up(batch, records, condition)
                 return
             if mapping.get("BisectBatchOnFunctionError") and len(records) > 1:
                 half = len(records) // 2
@@ -137,38 +133,17 @@ class Streams:
                 continue
             time.sleep(min(FIRST_PAUSE * 2**attempts, LONGEST_PAUSE))
 
-    def _give_up(
-        self, batch: _Batch, records: list[dict[str, Any]], result: Result, condition: str, attempts: int
-    ) -> None:
-        arn = ((batch.mapping.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination")
+    def _give_up(self, batch: _Batch, records: list[dict[str, Any]], condition: str) -> None:
+        """Tell the failure destination, under the function's role; MiniStack writes the record."""
+        mapping, config = batch.mapping, batch.function["config"]
+        arn = ((mapping.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination")
         if not arn:
             return
-        first, last = records[0]["dynamodb"], records[-1]["dynamodb"]
-        body = {
-            "requestContext": {
-                "requestId": result.request_id,
-                "functionArn": batch.function["config"]["FunctionArn"],
-                "condition": condition,
-                "approximateInvokeCount": attempts,
-            },
-            "responseContext": {
-                "statusCode": 200,
-                "executedVersion": "$LATEST",
-                "functionError": "Unhandled",
-            },
-            "version": "1.0",
-            "timestamp": _iso(time.time()),
-            "DDBStreamBatchInfo": {
-                "shardId": "shardId-00000000000000000000-00000000",
-                "startSequenceNumber": str(first["SequenceNumber"]),
-                "endSequenceNumber": str(last["SequenceNumber"]),
-                "approximateArrivalOfFirstRecord": _iso(float(first["ApproximateCreationDateTime"])),
-                "approximateArrivalOfLastRecord": _iso(float(last["ApproximateCreationDateTime"])),
-                "batchSize": len(records),
-                "streamArn": batch.mapping["EventSourceArn"],
-            },
-        }
-        self._invocations.deliver(arn, body, config=batch.function["config"])
+        if why := permissions.refusal(config, "sqs:SendMessage", arn):
+            permissions.tell(f"{config['FunctionName']}: nothing is told of a failed batch: {why}")
+            return
+        stream = mapping["EventSourceArn"]
+        lambda_svc._send_ddb_stream_failure_record(mapping, batch.function, records, stream, {}, condition)
 
 
 def _first_failure(mapping: Mapping[str, Any], records: list[dict[str, Any]], result: Result) -> int:
@@ -203,18 +178,8 @@ def _table_of(mapping: Mapping[str, Any]) -> str | None:
 
 
 def _within_payload(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    size = 0
-    taken: list[dict[str, Any]] = []
-    for record in records:
-        size += len(json.dumps(record, default=str))
-        if taken and size > BATCH_BYTES:
-            break
-        taken.append(record)
-    return taken
-
-
-def _iso(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    sizes = itertools.accumulate(len(json.dumps(record, default=str)) for record in records)
+    return records[: max(1, sum(size <= BATCH_BYTES for size in sizes))]
 
 
 def install(streams: Streams) -> None:

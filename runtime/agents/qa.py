@@ -106,7 +106,7 @@ def _run_in_sandbox(files: Mapping[str, str]) -> dict[str, Any]:
             FunctionName=os.environ["SANDBOX_FUNCTION_NAME"], Payload=json.dumps({"files": files}).encode()
         )
     except (ClientError, BotoCoreError) as error:
-        raise SandboxError(type(error).__name__) from error
+        raise SandboxError(str(error)) from error
     answer = json.loads(response["Payload"].read() or b"null")
     if response.get("FunctionError") or not isinstance(answer, dict) or "status" not in answer:
         kind = answer.get("errorType") if isinstance(answer, dict) else None
