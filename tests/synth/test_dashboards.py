@@ -63,6 +63,15 @@ def test_every_widget_has_a_title_and_a_kind_that_the_local_report_draws(product
             assert properties["metrics"], properties["title"]
 
 
+def test_a_figure_s_unit_stands_once(production: Templates) -> None:
+    # The title has it where the metric has none of its own; the label says what is counted.
+    for name, widget in widgets(production):
+        properties = widget["properties"]
+        if properties.get("view") == "singleValue":
+            labels = [row[-1].get("label", "") for row in properties["metrics"] if isinstance(row[-1], dict)]
+            assert not {"ms", "USD"} & {word for label in labels for word in label.split()}, (name, labels)
+
+
 def test_each_dashboard_leads_to_the_others(production: Templates) -> None:
     headers = {name: widget for name, widget in widgets(production) if widget["type"] == "text"}
     assert len(headers) == 3

@@ -21,7 +21,7 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
         [board.header("Collaboration", "Who hands over to whom, how fast, and what got lost.")],
         [
             board.value("Messages", about("MessageCount", "messages", CALM), width=6),
-            board.value("Handoff, p95", about("HandoffLatency", "ms", CALM), width=6),
+            board.value("Handoff, p95", about("HandoffLatency", "sent to received", CALM), width=6),
             board.value("Lost messages", about("LostMessages", "lost", BAD), width=6),
             board.value("Loops", about("LoopsDetected", "workflows", WARN), width=6),
         ],

@@ -21,7 +21,7 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
         [
             board.value(
                 "Spend today, USD",
-                metrics.costs("SpendToDate", label="USD", color=CALM),
+                metrics.costs("SpendToDate", label="all agents", color=CALM),
                 width=6,
                 latest=True,
             ),
@@ -54,7 +54,7 @@ def _per_workflow(board: Board) -> cw.IMetric:
             "total": board.metrics.costs("TotalCost"),
             "completed": board.metrics.events("workflow_completed"),
         },
-        label="USD a workflow",
+        label="on average",
         color=CALM,
         period=Duration.minutes(1),
     )

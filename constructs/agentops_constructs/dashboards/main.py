@@ -35,7 +35,7 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
                 width=6,
             ),
             board.value(
-                "Spend today, USD", metrics.costs("SpendToDate", label="USD", color=CALM), latest=True
+                "Spend today, USD", metrics.costs("SpendToDate", label="all agents", color=CALM), latest=True
             ),
         ],
     ]
