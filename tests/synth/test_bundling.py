@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aws_cdk import App, Stack
+from aws_cdk import aws_lambda as lambda_
 
 from agentops_constructs import AgentSource, bundling
 from agentops_constructs.bundling import Bundle, BundlingError
@@ -241,3 +243,21 @@ def test_the_export_function_s_packages_are_pinned_exactly() -> None:
     assert versions["agentops"] == "0.4.21"
     major, minor = versions["opentelemetry-exporter-otlp-proto-http"].split(".")[:2]
     assert (int(major), int(minor)) < (1, 45)
+
+
+def test_a_stack_that_is_not_bundled_does_not_empty_one_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `cdk deploy --exclusively Deployed` bundles for that stack alone.
+    monkeypatch.setenv("AGENTOPS_BUNDLE_CACHE", str(tmp_path / "cache"))
+    context = {"aws:cdk:bundling-stacks": ["Deployed"]}
+    app = App(outdir=str(tmp_path / "out"), context=context, analytics_reporting=False)
+    for name in ("Other", "Deployed"):
+        stack = Stack(app, name)
+        lambda_.LayerVersion(stack, "Layer", code=bundling.code(stack, bundling.layer_bundle()))
+    assembly = app.synth()
+
+    template = json.loads(Path(assembly.get_stack_by_name("Deployed").template_full_path).read_text())
+    (layer,) = [each for each in template["Resources"].values() if each["Type"].endswith("LayerVersion")]
+    asset = layer["Properties"]["Content"]["S3Key"].removesuffix(".zip")
+    assert (tmp_path / "out" / f"asset.{asset}" / "python" / "agentops_monitoring" / "wrapper.py").is_file()
