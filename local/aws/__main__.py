@@ -25,12 +25,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--function-env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
-        "--state-dir", type=Path, help="for unpacked code; default: a folder that is removed at the end"
-    )
-    parser.add_argument(
-        "--concurrency", type=int, default=4, help="asynchronous invocations of a function at a time"
-    )
-    parser.add_argument(
         "--retry-seconds", type=float, default=1.0, help="before the first asynchronous retry (AWS: 60)"
     )
     arguments = parser.parse_args()
@@ -69,10 +63,9 @@ def main() -> None:
     }
     os.environ.setdefault("LOG_LEVEL", "ERROR")
     tempfile.tempdir = str(folder)
-    code = arguments.state_dir or folder / "code"
-    code.mkdir(parents=True, exist_ok=True)
+    (folder / "code").mkdir()
     try:
-        asyncio.run(_serve(sock, f"http://{HOST}:{port}", code, arguments))
+        asyncio.run(_serve(sock, f"http://{HOST}:{port}", folder / "code", arguments))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     # MiniStack's and our daemon threads have nothing to finish.
@@ -88,7 +81,7 @@ async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argp
     from local.aws.gateway import Local, application
 
     variables = dict(pair.split("=", 1) for pair in arguments.function_env)
-    local = Local(endpoint, code, variables, arguments.concurrency, arguments.retry_seconds)
+    local = Local(endpoint, code, variables, arguments.retry_seconds)
     config = Config()
     config.bind = [f"fd://{sock.fileno()}"]
     # A client that closes first keeps its socket here until then: short, or a busy client uses up the files.

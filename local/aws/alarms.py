@@ -129,20 +129,11 @@ def evaluate(alarm: dict[str, Any]) -> None:
         "recentDatapoints": [value for _, value in recent],
         "threshold": threshold,
     }
-    previous = {
-        "value": old,
-        "reason": alarm.get("StateReason"),
-        "timestamp": _stamp(alarm["StateUpdatedTimestamp"]),
-    }
-    alarm |= {
-        "StateValue": new,
-        "StateReason": reason,
-        "StateReasonData": json.dumps(told),
-        "_previous": previous,
-    }
+    answer = {"AlarmName": alarm["AlarmName"], "StateValue": new, "StateReason": reason}
+    cloudwatch._set_alarm_state(
+        {}, {**answer, "StateReasonData": json.dumps(told)}, is_cbor=False, is_json=True
+    )
     alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = int(clock.now())
-    cloudwatch._record_history(alarm["AlarmName"], old, new, reason, reason_data=told)
-    cloudwatch._dispatch_alarm_actions(alarm, old, new, reason)
 
 
 def _queries(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -173,7 +164,7 @@ def _tell_bus(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
     detail = {
         "alarmName": alarm["AlarmName"],
         "state": state,
-        "previousState": alarm.pop("_previous", {"value": old}),
+        "previousState": {"value": old},
         "configuration": {"description": alarm.get("AlarmDescription") or "", "metrics": listed},
     }
     entry = {"Source": "aws.cloudwatch", "DetailType": "CloudWatch Alarm State Change"}

@@ -54,19 +54,12 @@ class Local:
         Where function code is unpacked.
     function_variables
         Added to every function's environment.
-    concurrency
-        Asynchronous invocations of one function at a time.
     retry_seconds
         The pause before the first asynchronous retry.
     """
 
     def __init__(
-        self,
-        endpoint: str,
-        folder: Path,
-        function_variables: Mapping[str, str],
-        concurrency: int,
-        retry_seconds: float,
+        self, endpoint: str, folder: Path, function_variables: Mapping[str, str], retry_seconds: float
     ) -> None:
         found = version("ministack")
         if found != MINISTACK:
@@ -74,7 +67,7 @@ class Local:
                 f"local AWS: written against the internals of ministack {MINISTACK}, found {found}"
             )
         self.functions = functions.Functions(endpoint, folder, function_variables)
-        self._invocations = invocations.Invocations(self.functions, concurrency, retry_seconds, endpoint)
+        self._invocations = invocations.Invocations(self.functions, retry_seconds, endpoint)
         self._streams = streams.Streams(self.functions)
         submit = self._invocations.submit
         functions.install(self.functions, submit)

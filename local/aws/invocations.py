@@ -23,6 +23,7 @@ from local.aws.functions import Functions, Record, Result, ThrottledError, accou
 RETRIES = 2  # Lambda's default for asynchronous invocations
 EVENT_AGE = 21_600  # seconds; Lambda's default and most
 THROTTLE_PAUSE = 0.1
+MOST_AT_ONCE = 4  # of one function's events; its reserved concurrency, when that is lower
 log = logging.getLogger("local.aws.invocations")
 
 
@@ -49,15 +50,12 @@ class Invocations:
     ----------
     functions
         Where they run.
-    concurrency
-        How many of one function's events run at once here; its reserved concurrency, when lower.
     retry_seconds
         The pause before the first retry, doubled for the second. AWS waits one and two minutes.
     """
 
-    def __init__(self, functions: Functions, concurrency: int, retry_seconds: float, endpoint: str) -> None:
+    def __init__(self, functions: Functions, retry_seconds: float, endpoint: str) -> None:
         self._functions = functions
-        self._concurrency = concurrency
         self._retry_seconds = retry_seconds
         self._endpoint = endpoint
         self._queues: dict[str, _Queue] = {}
@@ -114,7 +112,7 @@ class Invocations:
     def _enqueue(self, invocation: _Invocation) -> None:
         config = invocation.record["config"]
         reserved = reserved_concurrency(invocation.record)
-        most = self._concurrency if reserved is None else min(reserved, self._concurrency)
+        most = MOST_AT_ONCE if reserved is None else min(reserved, MOST_AT_ONCE)
         with self._lock:
             queue = self._queues.setdefault(config["FunctionName"], _Queue())
             queue.waiting.append(invocation)

@@ -246,7 +246,6 @@ class Environment:
         """Kill, and give back the sockets and the pipe; what was written is in `take_lines`."""
         self.kill()
         self._drain()
-        self._lines += self._splitter.flush()
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, _Connection):
                 key.data.sock.close()
@@ -266,7 +265,6 @@ class Environment:
             seconds = time.monotonic() - started
             if self._reply is not None:
                 self._drain()
-                self._lines += self._splitter.flush()
                 return _replied(self._reply, seconds)
             if init and self._parked is not None:
                 return Outcome("success", b"", seconds)
@@ -274,9 +272,8 @@ class Environment:
                 return self._ended(started)
             if left <= 0:
                 self._end_by_kill()
-                return Outcome(
-                    "timeout", b"", limit, "Sandbox.Timedout", f"Task timed out after {limit:.2f} seconds"
-                )
+                text = f"Task timed out after {limit:.2f} seconds"
+                return Outcome("timeout", b"", limit, "Sandbox.Timedout", text)
             held = _memory(self._process.pid, "VmRSS")
             self._peak = max(self._peak, held)
             if held > self._memory:
@@ -294,7 +291,6 @@ class Environment:
     def _end_by_kill(self) -> None:
         self.kill()
         self._drain()
-        self._lines += self._splitter.flush()
 
     def _step(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
@@ -304,7 +300,7 @@ class Environment:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._selector.register(sock, selectors.EVENT_READ, _Connection(sock))
             elif key.fd == self._output:
-                if not self._read_output():
+                if self._read() == 0:
                     self._selector.unregister(self._output)
                     self._await_exit()
             else:
@@ -336,23 +332,19 @@ class Environment:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.02)
 
-    def _read_output(self) -> bool:
+    def _read(self) -> int:
+        """Read what the pipe holds; return its length, 0 at the end and -1 when there is nothing."""
         try:
             data = os.read(self._output, MEGABYTE)
-        except BlockingIOError:
-            return True
+        except OSError:
+            return -1
         self._lines += self._splitter.feed(data)
-        return bool(data)
+        return len(data)
 
     def _drain(self) -> None:
-        while True:
-            try:
-                data = os.read(self._output, MEGABYTE)
-            except OSError:
-                return
-            if not data:
-                return
-            self._lines += self._splitter.feed(data)
+        while self._read() > 0:
+            pass
+        self._lines += self._splitter.flush()
 
 
 def _replied(reply: _Request, seconds: float) -> Outcome:

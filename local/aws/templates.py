@@ -12,7 +12,6 @@ from ministack.services.cloudformation import changesets, provisioners
 from local.aws import permissions
 
 Properties = Mapping[str, Any]
-# What MiniStack takes and then does nothing with.
 POLICIES = (
     "AWS::IAM::Role",
     "AWS::IAM::Policy",
@@ -23,13 +22,14 @@ POLICIES = (
 )
 # Lambda user guide, "Giving Lambda functions access to resources in an Amazon VPC": required IAM permissions.
 NETWORK_ACTIONS = (
-    "CreateNetworkInterface",
-    "DescribeNetworkInterfaces",
-    "DescribeSubnets",
-    "DeleteNetworkInterface",
-    "AssignPrivateIpAddresses",
-    "UnassignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
 )
+# What MiniStack takes and then does nothing with.
 HOLLOW = ("AWS::Logs::MetricFilter",)
 
 
@@ -41,17 +41,14 @@ def _table(name: str, properties: Properties) -> None:
     replicas = [one for one in properties.get("Replicas") or [] if isinstance(one, Mapping)]
     if len(replicas) > 1:
         raise ValueError("local AWS: a table with replicas in other regions is not supported")
-    replica = replicas[0] if replicas else {}
-    ttl = properties.get("TimeToLiveSpecification") or {}
+    settings = {**properties, **(replicas[0] if replicas else {})}
+    ttl = settings.get("TimeToLiveSpecification") or {}
     if _true(ttl.get("Enabled", bool(ttl))):
         dynamodb._ttl_settings[name] = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl["AttributeName"]}
-    recovery = replica.get("PointInTimeRecoverySpecification") or properties.get(
-        "PointInTimeRecoverySpecification"
-    )
-    if _true((recovery or {}).get("PointInTimeRecoveryEnabled")):
+    recovery = settings.get("PointInTimeRecoverySpecification") or {}
+    if _true(recovery.get("PointInTimeRecoveryEnabled")):
         dynamodb._pitr_settings[name] = True
-    protected = replica.get("DeletionProtectionEnabled", properties.get("DeletionProtectionEnabled"))
-    dynamodb._tables[name]["DeletionProtectionEnabled"] = _true(protected)
+    dynamodb._tables[name]["DeletionProtectionEnabled"] = _true(settings.get("DeletionProtectionEnabled"))
 
 
 def _check_table(logical_id: str, properties: Properties) -> None:
@@ -88,8 +85,8 @@ def _check_network(logical_id: str, properties: Properties) -> None:
     name = properties.get("FunctionName", logical_id)
     arn = f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
     for action in NETWORK_ACTIONS:
-        if permissions.refusal({"FunctionArn": arn, "Role": properties["Role"]}, f"ec2:{action}", "*"):
-            text = f"The provided execution role does not have permissions to call {action} on EC2"
+        if permissions.refusal({"FunctionArn": arn, "Role": properties["Role"]}, action, "*"):
+            text = f"The provided execution role does not have permissions to call {action[4:]} on EC2"
             raise ValueError(f"{logical_id}: {text}")
 
 

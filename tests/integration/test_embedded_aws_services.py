@@ -70,7 +70,9 @@ def test_events_reach_functions_and_a_missing_one_the_dead_letters(aws: Embedded
     function, url = aws.relay()
     dead_url, dead_arn = aws.queue()
     events.create_event_bus(Name=bus)
-    for rule, target in (("there", function), ("gone", "no-such-function")):
+    unwilling = aws.function(STREAM)
+    aws.client("lambda").remove_permission(FunctionName=unwilling, StatementId="events")
+    for rule, target in (("there", function), ("gone", "no-such-function"), ("unwilling", unwilling)):
         events.put_rule(
             Name=rule, EventBusName=bus, EventPattern=json.dumps({"detail": {"environment": ["e"]}})
         )
@@ -84,8 +86,11 @@ def test_events_reach_functions_and_a_missing_one_the_dead_letters(aws: Embedded
     aws.settle()
     (event,) = aws.bodies(url)
     assert event["detail"] == {"environment": "e"}
-    (dead,) = aws.until(lambda: aws.bodies(dead_url))
-    assert dead["detail"] == {"environment": "e"}
+    dead = aws.until(lambda: aws.messages(dead_url))
+    dead += aws.until(lambda: aws.messages(dead_url)) if len(dead) == 1 else []
+    reasons = {one["MessageAttributes"]["ERROR_CODE"]["StringValue"] for one in dead}
+    assert reasons == {"NO_RESOURCE", "NO_PERMISSIONS"}
+    assert [json.loads(one["Body"])["detail"] for one in dead] == [{"environment": "e"}] * 2
 
 
 def test_schedules_fire_on_demand(aws: EmbeddedAws) -> None:
@@ -206,12 +211,23 @@ def test_a_retained_table_is_not_overwritten(aws: EmbeddedAws) -> None:
     assert aws.client("dynamodb").scan(TableName=table)["Count"] == 1
 
 
+BINARY = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {"BinaryEquals": {"k": "v"}}}
+IN_A_NETWORK = {
+    "Runtime": "python3.12",
+    "Role": f"arn:aws:iam::{ACCOUNT}:role/without-any-policy",
+    "Code": {"ZipFile": "x"},
+    "VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": []},
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "properties", "named"),
     [
         ("AWS::Lambda::Function", {"Runtime": "nodejs22.x", "Role": "r", "Code": {"ZipFile": "x"}}, "nodejs"),
         ("AWS::CloudWatch::AnomalyDetector", {"Namespace": "n"}, "AWS::CloudWatch::AnomalyDetector"),
         ("AWS::Logs::MetricFilter", {"LogGroupName": "g"}, "AWS::Logs::MetricFilter"),
+        ("AWS::SQS::QueuePolicy", {"Queues": [], "PolicyDocument": {"Statement": BINARY}}, "BinaryEquals"),
+        ("AWS::Lambda::Function", IN_A_NETWORK, "permissions to call CreateNetworkInterface"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_honoured_is_refused_by_name(

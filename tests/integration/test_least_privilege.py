@@ -83,7 +83,7 @@ def test_without_an_action_that_it_uses_a_function_is_refused(
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
-    chosen = used if full_size else random.Random(seed).sample(used, 3)
+    chosen = used if full_size else random.Random(seed).sample(used, 5)
     unnoticed = []
     for function, action in chosen:
         with without(cloud, function, action):
@@ -315,3 +315,31 @@ def test_a_subscription_needs_the_functions_permission(aws: EmbeddedAws, princip
         aws.client("logs").put_subscription_filter(
             logGroupName=group, filterName="f", filterPattern="", destinationArn=aws.arn(function)
         )
+
+
+def test_an_alarm_needs_the_topics_permission(aws: EmbeddedAws) -> None:
+    sns, cloudwatch, name = aws.client("sns"), aws.client("cloudwatch"), aws.name("alarm")
+    topic = sns.create_topic(Name=name)["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="ops@example.com")
+    alarm = {"Namespace": name, "MetricName": "m", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1}
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        AlarmActions=[topic],
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+        TreatMissingData="ignore",
+        **alarm,
+    )
+    mailed = []
+    for service in ("events", "cloudwatch"):
+        allowed = {
+            "Principal": {"Service": f"{service}.amazonaws.com"},
+            "Action": "sns:Publish",
+            "Resource": topic,
+        }
+        policy = json.dumps({"Statement": [{"Effect": "Allow", **allowed}]})
+        sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+        for state in ("OK", "ALARM"):
+            cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="told to")
+        mailed.append(sum(mail["topic"] == topic for mail in aws.local("mail")))
+    assert mailed == [0, 1]
