@@ -50,6 +50,21 @@ def start_embedded_aws(*arguments: str, **variables: str) -> tuple[subprocess.Po
     return process, line.split()[1]
 
 
+def cli_variables(url: str, home: Path) -> dict[str, str]:
+    """Return the variables under which the CDK CLI takes the embedded AWS for an account of its own."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ENDPOINT_URL_S3": url,
+        "AWS_REGION": REGION,
+        "CDK_HOME": str(home),
+        "CDK_DEFAULT_ACCOUNT": ACCOUNT,
+        "CDK_DEFAULT_REGION": REGION,
+        "CDK_REQUIRE_APPROVAL": "never",
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "CI": "true",
+    }
+
+
 class EmbeddedAws:
     """A running embedded AWS, and the few things that most tests do with it."""
 

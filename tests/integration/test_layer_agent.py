@@ -16,7 +16,7 @@ from aws_cdk import aws_lambda as lambda_
 
 from agentops_constructs import MonitoredAgent, MonitoringPlane
 
-from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws
+from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables
 
 pytestmark = pytest.mark.xdist_group("layer")
 
@@ -67,22 +67,12 @@ def agents(aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory) -> Embedd
     app = App(outdir=str(folder / "cdk.out"), context=context, analytics_reporting=False)
     Team(app, folder)
     app.synth()
-    variables = {
-        "AWS_ENDPOINT_URL": aws.url,
-        "AWS_ENDPOINT_URL_S3": aws.url,
-        "AWS_ACCESS_KEY_ID": ACCOUNT,
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": REGION,
-        "CDK_HOME": str(folder / "home"),
-        "CDK_DEFAULT_ACCOUNT": ACCOUNT,
-        "CDK_DEFAULT_REGION": REGION,
-        "CDK_DISABLE_CLI_TELEMETRY": "true",
-        "CI": "true",
-    }
+    keys = {"AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "local"}
+    variables = cli_variables(aws.url, folder / "home") | keys
     cdk = [str(ROOT / ".venv/bin/node"), "node_modules/aws-cdk/bin/cdk", "--app", app.outdir]
     for words in (
         ("bootstrap", f"aws://{ACCOUNT}/{REGION}"),
-        ("deploy", "Layered", "--require-approval", "never", "--method", "direct"),
+        ("deploy", "Layered", "--method", "direct"),
     ):
         done = subprocess.run(
             [*cdk, *words],

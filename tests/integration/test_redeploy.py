@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from .conftest import ACCOUNT, REGION, start_embedded_aws
+from .conftest import ACCOUNT, REGION, cli_variables, start_embedded_aws
 
 pytestmark = pytest.mark.xdist_group("redeploy")
 
@@ -36,17 +36,7 @@ def account() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def run(account: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a function that runs a command as the Makefile does, and returns what it printed."""
-    variables = {
-        "AWS_ENDPOINT_URL": account,
-        "AWS_ENDPOINT_URL_S3": account,
-        "AWS_REGION": REGION,
-        "CDK_HOME": str(tmp_path_factory.mktemp("cdk")),
-        "CDK_DEFAULT_ACCOUNT": ACCOUNT,
-        "CDK_DEFAULT_REGION": REGION,
-        "CDK_REQUIRE_APPROVAL": "never",
-        "CDK_DISABLE_CLI_TELEMETRY": "true",
-        "CI": "true",
-    }
+    variables = cli_variables(account, tmp_path_factory.mktemp("cdk"))
 
     def command(*words: str) -> str:
         done = subprocess.run(

@@ -77,6 +77,11 @@ class Templates:
         return found[0]
 
 
+def listed(value: Any) -> list[Any]:
+    """Return what a policy gives as one value or a list of them, as a list."""
+    return value if isinstance(value, list) else [value]
+
+
 @cache
 def synthesized(environment: str, **context: str) -> Templates:
     """Return the templates of the app in an environment."""

@@ -10,7 +10,7 @@ import pytest
 
 from agents import clients, model, sandbox
 
-from .conftest import EVERYTHING, Resource, Templates, synthesized
+from .conftest import EVERYTHING, Resource, Templates, listed, synthesized
 
 LAMBDA, POLICY, RULE = "AWS::Lambda::Function", "AWS::IAM::Policy", "AWS::Events::Rule"
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
@@ -53,10 +53,6 @@ NAMED_BY_CLOUDFORMATION = {
     "AWS::Events::Rule": "Name",
     "AWS::S3::Bucket": "BucketName",
 }
-
-
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def statements(

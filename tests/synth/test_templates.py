@@ -11,7 +11,7 @@ import pytest
 
 from stacks.workload_stack import shop_functions
 
-from .conftest import Resource, Templates, synthesized
+from .conftest import Resource, Templates, listed, synthesized
 
 LAMBDA, ROLE, POLICY = "AWS::Lambda::Function", "AWS::IAM::Role", "AWS::IAM::Policy"
 TABLE, ALARM, RULE = "AWS::DynamoDB::GlobalTable", "AWS::CloudWatch::Alarm", "AWS::Events::Rule"
@@ -23,10 +23,6 @@ def statements(templates: Templates) -> Iterator[tuple[Resource, Mapping[str, An
     for policy in templates.resources(POLICY):
         for statement in policy.properties["PolicyDocument"]["Statement"]:
             yield policy, statement
-
-
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def text(value: Any) -> str:
