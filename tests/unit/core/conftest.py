@@ -1,19 +1,17 @@
-"""A clean process state for each test, and a reader of lines that knows none of the code under test."""
+"""A reader of lines that knows none of the code under test, and the processes that tests run in."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from agentops_monitoring import identity, instrument, transport
-from agentops_monitoring.instrument import messages
+from agentops_monitoring import transport
 
 from .aws_server import Aws, aws_server
 
@@ -111,21 +109,6 @@ class Recorded(transport.StdoutTransport):
         with self._lock:
             for line in lines:
                 self.stream.write(line)
-
-
-@pytest.fixture(autouse=True)
-def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in list(os.environ):
-        if name.startswith(("AGENTOPS_", "AWS_LAMBDA_", "MONITORING_", "_X_AMZN_")):
-            monkeypatch.delenv(name)
-    for name in ("ENVIRONMENT", "EVENT_BUS_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    identity._forget()
-    yield
-    instrument.uninstall()
-    messages.forget_client()
-    transport.replace(None)
-    identity._forget()
 
 
 @pytest.fixture
