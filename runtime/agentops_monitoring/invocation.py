@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from agentops_monitoring import identity, trace
 from agentops_monitoring.encoding import render
@@ -52,6 +52,8 @@ class Invocation:
 
     def _enter(self) -> None:
         global _cold
+        # Before all else: nothing recorded inside the span may be older than the span.
+        self._started = time.monotonic_ns()
         cold_start, _cold = _cold, False
         now = time.time_ns() // 1_000_000
         span_id = identity.new_span_id()
@@ -89,7 +91,6 @@ class Invocation:
                 context=context,
                 at_ms=now,
             )
-        self._started = time.monotonic_ns()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
@@ -130,14 +131,18 @@ def running(lambda_context: object) -> bool:
 
 def request_id_of(lambda_context: object) -> str | None:
     """Return Lambda's request id, where the context has one."""
-    request_id = getattr(lambda_context, "aws_request_id", None)
+    try:
+        request_id = getattr(lambda_context, "aws_request_id", None)
+    except Exception:  # noqa: BLE001 - a property that raises is the handler's to meet
+        return None
     return request_id if type(request_id) is str and request_id else None
 
 
 def trigger_of(event: object) -> str:
     """Name what invoked the function, by the shape of its event."""
-    if not isinstance(event, Mapping):
+    if not issubclass(type(event), Mapping):
         return "direct"
+    event = cast(Mapping[str, Any], event)
     if "detail-type" in event and "source" in event:
         if event["detail-type"] == "Scheduled Event":
             return "schedule"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
@@ -50,12 +51,14 @@ def monitored(handler: Handler) -> Handler:
 
 def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
     # A decorated method has its object in front.
-    if len(arguments) >= 2:
+    if len(arguments) >= 2 and "context" not in named:
         return arguments[-2], arguments[-1]
-    return (arguments[0] if arguments else named.get("event")), named.get("context")
+    return (arguments[-1] if arguments else named.get("event")), named.get("context")
 
 
 def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
+    while isinstance(handler, partial):
+        handler = handler.func
     # An object's own __call__ is a method, which passes its function's attributes on.
     code = getattr(handler, "__code__", None) or getattr(
         getattr(handler, "__call__", None),  # noqa: B004
@@ -68,13 +71,19 @@ def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
 def load_handler(name: str) -> Callable[..., Any]:
     """Import a handler by its Lambda name, such as `package.module.function` or `dir/module.function`.
 
+    In Lambda its own loader does it, so that a function that cannot start fails as it would without the
+    monitor: with the same error, which names the agent's module.
+
     Raises
     ------
     ImportError
-        There is no such module; the message is that of Lambda.
+        Outside Lambda: there is no such module.
     AttributeError
-        The module has no such handler.
+        Outside Lambda: the module has no such handler.
     """
+    lambdas_own = getattr(sys.modules.get("awslambdaric.bootstrap"), "_get_handler", None)
+    if lambdas_own is not None:
+        return cast(Callable[..., Any], lambdas_own(name))
     path, _, attribute = name.rpartition(".")
     if not path:
         raise ImportError(f"Bad handler {name!r} in AGENTOPS_HANDLER: it has to be module.function")
@@ -89,7 +98,15 @@ def _unconfigured(_event: Any, _context: Any) -> Any:
     raise RuntimeError("AGENTOPS_HANDLER is not set: it names the handler that this one calls")
 
 
+def _configured() -> Callable[..., Any]:
+    named = os.environ.get("AGENTOPS_HANDLER")
+    if not named:
+        return _unconfigured
+    # First, since most modules make their clients while they load, and only new clients are hooked.
+    instrument.install()
+    return monitored(load_handler(named))
+
+
 # Imported while Lambda initializes, as the original handler would have been. At the end of the module,
 # since the handler's module may itself import `monitored`.
-_named = os.environ.get("AGENTOPS_HANDLER")
-handler: Callable[..., Any] = monitored(load_handler(_named)) if _named else _unconfigured
+handler = _configured()

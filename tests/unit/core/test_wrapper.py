@@ -2,18 +2,27 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agentops_monitoring import AgentOpsMonitor, invocation, monitored, trace
+from agentops_monitoring import AgentOpsMonitor, invocation, monitored, trace, transport
 from agentops_monitoring.wrapper import load_handler
 
+from .aws_server import Aws
+from .conftest import Recorded, read_events
+
+RUNTIME = Path(__file__).parents[3] / "runtime"
+RUNTIME_CLIENT_PYTHON = Path(__file__).parents[3] / ".venv-local" / "bin" / "python"
 REQUEST = "8f7b1a52-1c2d-4e3f-8a9b-000000000001"
 CONTEXT = SimpleNamespace(aws_request_id=REQUEST)
 
@@ -293,3 +302,136 @@ def test_a_handler_that_cannot_be_loaded_is_named(
 ) -> None:
     with pytest.raises(error, match=text):
         load_handler(name)
+
+
+def test_the_span_starts_before_all_that_is_recorded_in_it(
+    in_lambda: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Recorded):
+        """Takes its time, as the first lines of a cold process do."""
+
+        def write(self, lines: Any) -> None:
+            time.sleep(0.02)
+            super().write(lines)
+
+    sink = Slow()
+    transport.replace(sink)
+    began = time.monotonic()
+    monitored(lambda event, context: None)(message(), CONTEXT)
+    elapsed = (time.monotonic() - began) * 1_000
+    *_, completed = read_events(sink.stream.getvalue())
+    assert 40 <= completed["data"]["duration_ms"] <= elapsed
+
+
+def test_a_client_made_while_the_handlers_module_loads_is_seen_too(
+    aws: Aws, in_lambda: None, recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "early_client_fn.py").write_text(
+        "import boto3\n"
+        "client = boto3.session.Session().client('events')\n"
+        "def handler(event, context):\n"
+        "    client.put_events(Entries=[{'Source': 's', 'DetailType': 't', 'Detail': '{}'}])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AGENTOPS_HANDLER", "early_client_fn.handler")
+    monkeypatch.delitem(sys.modules, "agentops_monitoring.wrapper", raising=False)
+    aws.answer({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})
+    importlib.import_module("agentops_monitoring.wrapper").handler({}, CONTEXT)
+    assert [event["type"] for event in recorded()] == [
+        "invocation_started", "message_sent", "invocation_completed",
+    ]  # fmt: skip
+
+
+class Hostile:
+    """An object that raises at every touch, as a proxy without its request does."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("make_event", [dict, Hostile])
+def test_arguments_that_raise_when_looked_at_reach_the_handler(
+    make_event: Any, in_lambda: None, recorded: Any
+) -> None:
+    event, context = make_event(), Hostile()
+    got = monitored(lambda event, context: (event, context))(event, context)
+    assert got[0] is event
+    assert got[1] is context
+    assert recorded()[-1]["type"] == "invocation_completed"
+
+
+def test_a_partial_coroutine_function_is_awaited(in_lambda: None, recorded: Any) -> None:
+    async def handle(setting: int, event: Any, context: Any) -> int:
+        AgentOpsMonitor().record_event("test_passed")
+        return setting
+
+    assert asyncio.run(monitored(partial(handle, 7))({}, CONTEXT)) == 7
+    assert [event["type"] for event in recorded()] == [
+        "invocation_started", "test_passed", "invocation_completed",
+    ]  # fmt: skip
+
+
+def test_named_arguments_of_a_method(in_lambda: None, recorded: Any) -> None:
+    class Handler:
+        @monitored
+        def handle(self, event: Any, context: Any) -> Any:
+            return event
+
+    assert Handler().handle(message(), context=CONTEXT) == message()
+    assert recorded()[0]["request_id"] == REQUEST
+    assert recorded()[1]["type"] == "message_received"
+
+
+def test_a_failure_with_a_long_message_does_not_hold_the_agent_up(in_lambda: None, recorded: Any) -> None:
+    @monitored
+    def handler(event: Any, context: Any) -> None:
+        raise ValueError("abcdefg-" * 100_000)
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="abcdefg"):
+        handler({}, CONTEXT)
+    assert time.monotonic() - began < 2
+    assert recorded()[-1]["type"] == "invocation_failed"
+
+
+_AS_LAMBDA = """
+import sys
+from awslambdaric import bootstrap
+from awslambdaric.lambda_runtime_exception import FaultException
+try:
+    bootstrap._get_handler(sys.argv[1])
+except FaultException as fault:
+    print([fault.exception_type, fault.msg, fault.trace])
+except Exception as error:
+    print([type(error).__name__, str(error)])
+"""
+
+
+@pytest.mark.skipif(not RUNTIME_CLIENT_PYTHON.exists(), reason="no virtual environment of the embedded AWS")
+@pytest.mark.parametrize(
+    "name",
+    ["no_such_fn.handler", "imports_wrong_fn.handler", "bad_syntax_fn.handler", "dir_fn/sub/file_fn.missing",
+     "raises_fn.handler", "handler", "sys.exit"],
+)  # fmt: skip
+def test_a_function_that_cannot_start_fails_as_without_the_monitor(name: str, functions: Path) -> None:
+    (functions / "imports_wrong_fn.py").write_text("import no_such_dependency")
+    (functions / "bad_syntax_fn.py").write_text("def handler(:\n")
+    (functions / "raises_fn.py").write_text("raise KeyError('TABLE')")
+    answers = [
+        subprocess.run(
+            [RUNTIME_CLIENT_PYTHON, "-c", _AS_LAMBDA, configured],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": f"{functions}{os.pathsep}{RUNTIME}",
+                "AGENTOPS_HANDLER": name,
+                "AGENTOPS_TRANSPORT": "stdout",
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for configured in (name, "agentops_monitoring.wrapper.handler")
+    ]
+    assert answers[0].strip()
+    assert answers[0] == answers[1]
