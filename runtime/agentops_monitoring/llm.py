@@ -34,9 +34,9 @@ class Call(NamedTuple):
 
 def token_count(value: object) -> int | None:
     """Return a number of tokens as a plain int; None for what is no number of tokens."""
-    if isinstance(value, bool):
-        return None
     try:
+        if isinstance(value, bool):
+            return None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         count = operator.index(value)  # type: ignore[arg-type]
@@ -104,6 +104,17 @@ def claim(context: TraceContext, response_id: str | None, model: str, tokens: tu
     return False
 
 
+def converse_usage(answer: Mapping[str, Any]) -> TokenUsage | None:
+    """Return the tokens of an answer of Bedrock Converse, or of the last event of its stream."""
+    from agentops_monitoring.pricing import TokenUsage
+
+    usage = answer.get("usage")
+    if not usage:
+        return None
+    tier = (answer.get("serviceTier") or {}).get("type", "standard")
+    return TokenUsage.from_bedrock(usage)._replace(tier="standard" if tier == "default" else tier)
+
+
 def read_response(response: object) -> tuple[str | None, str | None, TokenUsage | None]:
     """Return model, response id and tokens of a response of Bedrock Converse, Anthropic or OpenAI."""
     from agentops_monitoring.pricing import TokenUsage
@@ -113,7 +124,7 @@ def read_response(response: object) -> tuple[str | None, str | None, TokenUsage 
     model, response_id = body.get("model"), body.get("id")
     tokens = None
     if "inputTokens" in usage:
-        tokens = TokenUsage.from_bedrock(usage)
+        tokens = converse_usage(body)
         response_id = _mapping(body.get("ResponseMetadata")).get("RequestId")
     elif "prompt_tokens" in usage or "input_tokens_details" in usage:
         tier = body.get("service_tier")

@@ -35,7 +35,7 @@ class AgentOpsMonitor:
         self._unsaid: list[str] = []
         named = self._settings.agent_name if agent_name is None else agent_name
         self.agent_name = arguments.agent_name(named)
-        if self.agent_name != named:
+        if not (arguments.is_text(named) and named == self.agent_name):
             self._unsaid.append(f"agent_name {arguments.shown(named)} is {arguments.AGENT_NAME_RULE}")
             self._check(self._unsaid)
         self._lines = LineRenderer(self.agent_name, self._settings)
@@ -70,7 +70,7 @@ class AgentOpsMonitor:
         kind = arguments.event_type(event_type, problems)
         if data is None:
             data = {}
-        elif not isinstance(data, Mapping):
+        elif not arguments.is_mapping(data):
             problems.append(f"data is no mapping but {type(data).__name__}")
             data = {"value": data}
         return self.emit(kind, data, problems=problems)
@@ -114,13 +114,13 @@ class AgentOpsMonitor:
             In strict mode: a step is no mapping, or the confidence is not within 0 … 1.
         """
         problems: list[str] = []
-        if not isinstance(decision_type, str) or not decision_type:
+        if not arguments.is_text(decision_type) or not decision_type:
             problems.append(f"decision_type {arguments.shown(decision_type)} is no name")
-        identifier = str(decision_id) if decision_id else identity.new_span_id()
+        identifier = arguments.identifier(decision_id) or identity.new_span_id()
         data = {
             "decision_id": identifier,
             "decision_type": decision_type
-            if isinstance(decision_type, str)
+            if arguments.is_text(decision_type)
             else arguments.shown(decision_type),
             "reasoning_chain": arguments.steps(reasoning_chain, problems),
             "inputs": inputs,
@@ -184,11 +184,13 @@ class AgentOpsMonitor:
         from agentops_monitoring import llm
 
         problems: list[str] = []
+        response_id = arguments.label("response_id", response_id, problems)
+        tier = arguments.label("tier", tier, problems) or "standard"
         read = None
         if response is not None:
             try:
                 model_read, id_read, read = llm.read_response(response)
-                model, response_id = model or model_read, response_id or id_read
+                model, response_id = model_read if model is None else model, response_id or id_read
             except Exception as error:  # noqa: BLE001 - a response of a shape nobody foresaw
                 problems.append(f"response cannot be read: {type(error).__name__}")
         given: dict[str, object] = {
@@ -201,7 +203,7 @@ class AgentOpsMonitor:
         if read is not None and input_tokens is None and output_tokens is None:
             given = {name: getattr(read, name) for name in given}
             tier = read.tier if tier == "standard" else tier
-        if not isinstance(model, str) or not model:
+        if not arguments.is_text(model) or not model:
             problems.append(f"model {arguments.shown(model)} is no name")
             model = "unknown"
         tokens: dict[str, int | None] = {}
@@ -215,8 +217,8 @@ class AgentOpsMonitor:
                 model=model,
                 tokens=tokens,
                 tier=tier,
-                region=region,
-                provider=provider,
+                region=arguments.label("region", region, problems),
+                provider=arguments.label("provider", provider, problems),
                 response_id=response_id,
                 duration_ms=duration_ms,
                 source="manual",

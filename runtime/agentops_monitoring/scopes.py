@@ -8,7 +8,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentops_monitoring import identity, trace
+from agentops_monitoring import arguments, identity, trace
 from agentops_monitoring.event_types import SPAN
 from agentops_monitoring.trace import TraceContext
 
@@ -56,7 +56,7 @@ class Workflow:
     _token: Token[TraceContext | None]
 
     def __init__(self, workflow_id: str | None) -> None:
-        self._id = str(workflow_id or identity.new_span_id() + identity.new_span_id())
+        self._id = arguments.identifier(workflow_id) or identity.new_span_id() + identity.new_span_id()
 
     def __enter__(self) -> TraceContext:
         outer = trace.current()
@@ -64,7 +64,9 @@ class Workflow:
             self.context = outer
         else:
             now = time.time_ns() // 1_000_000
-            self.context = TraceContext(self._id, request_id=outer.request_id, workflow_started_ms=now)
+            self.context = TraceContext(
+                self._id, request_id=outer.request_id, workflow_started_ms=now, calls=outer.calls
+            )
         self._token = trace.enter(self.context)
         return self.context
 

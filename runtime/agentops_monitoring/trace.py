@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
@@ -76,6 +77,7 @@ class TraceContext:
         request_id: str | None = None,
         hop: int = 0,
         workflow_started_ms: int | None = None,
+        calls: list[object] | None = None,
     ) -> None:
         self.workflow_id = normal_workflow_id(workflow_id)
         self.trace_id = trace_id or trace_id_of(workflow_id)
@@ -85,8 +87,8 @@ class TraceContext:
         self.hop = hop
         """How many hand-overs led here."""
         self.workflow_started_ms = workflow_started_ms
-        self.calls: list[object] = []
-        """Model calls that were seen by themselves, shared by all spans of the invocation; see `llm`."""
+        self.calls: list[object] = [] if calls is None else calls
+        """Model calls that were seen by themselves, shared by all scopes of the invocation; see `llm`."""
         self.workflow_fields = f'"workflow_id":{encode_text(self.workflow_id)},"trace_id":"{self.trace_id}"'
         self.request_fields = f'"request_id":{encode_text(request_id) if request_id else "null"}'
 
@@ -139,10 +141,9 @@ def enter(context: TraceContext) -> Token[TraceContext | None]:
 
 def leave(token: Token[TraceContext | None]) -> None:
     """Restore the context before `enter`."""
-    try:
+    # A generator may be left in another task than entered; that task's context is not ours to change.
+    with suppress(ValueError):
         _current.reset(token)
-    except ValueError:  # left in another task than entered, as a generator may be
-        _current.set(None)
 
 
 def activate(key: object, context: TraceContext) -> None:

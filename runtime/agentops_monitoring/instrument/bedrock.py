@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentops_monitoring import instrument, trace
+from agentops_monitoring import instrument, llm, trace
 from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
     from agentops_monitoring.pricing import TokenUsage
 
 _KEY = "agentops_call"
+_TOKENS = tuple(name for name, _ in llm.TOKEN_FIELDS)
 _STREAMS = {"ConverseStream": "stream", "InvokeModelWithResponseStream": "body"}
 
 
@@ -42,31 +43,51 @@ def after_call(http_response: Any, parsed: Any, model: Any, context: Any, **_: A
     call = context.pop(_KEY, None)
     if call is None or http_response.status_code >= 300:
         return
-    if model.name == "InvokeModel":
-        # Outside the guard below: a connection that breaks here would have broken in the agent's own read().
-        raw = parsed["body"].read()
-        from io import BytesIO
-
-        from botocore.response import StreamingBody
-
-        parsed["body"] = StreamingBody(BytesIO(raw), len(raw))
-    try:
-        response_id = parsed.get("ResponseMetadata", {}).get("RequestId")
-        if model.name == "Converse":
-            _record(call, response_id, _converse_usage(parsed))
-        elif model.name == "InvokeModel":
-            body = _json_object(raw)
-            headers = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            _record(call, body.get("id") or response_id, _body_usage(body, headers))
-        else:
+    # Outside the guard below: a connection that breaks here would have broken in the agent's own read().
+    raw = _take_body(parsed) if model.name == "InvokeModel" else b""
+    with suppress(Exception):  # the agent has its answer, whatever shape it is of
+        metadata = parsed.get("ResponseMetadata", {})
+        response_id = metadata.get("RequestId")
+        if model.name in _STREAMS:
             field = _STREAMS[model.name]
-            parsed[field] = RecordedStream(parsed[field], call, response_id)
-    except Exception:  # noqa: BLE001, S110 - the agent has its answer, whatever shape it is of
-        pass
+            kind = RecordedAsyncStream if hasattr(type(parsed[field]), "__aiter__") else RecordedStream
+            parsed[field] = kind(parsed[field], call, response_id)
+            return
+        usage = None
+        with suppress(Exception):  # figures of a shape nobody foresaw: a call without a price
+            if model.name == "Converse":
+                usage = llm.converse_usage(parsed)
+            else:
+                body = _json_object(raw)
+                response_id = body.get("id") or response_id
+                usage = _body_usage(body, metadata.get("HTTPHeaders", {}))
+        _record(call, response_id, usage)
+
+
+def _take_body(parsed: Any) -> bytes:
+    """Read the body of a response and put an unread one in its place."""
+    from io import BytesIO
+
+    from botocore.response import StreamingBody
+
+    # That of an asynchronous client cannot be read here; the tokens are in the headers too.
+    if not isinstance(parsed["body"], StreamingBody):
+        return b""
+    raw = parsed["body"].read()
+    parsed["body"] = StreamingBody(BytesIO(raw), len(raw))
+    return raw
 
 
 class RecordedStream:
-    """A response's event stream that records the call when it has been read, closed or dropped."""
+    """A response's event stream that records the call once its tokens are known, or cannot become so.
+
+    Parameters
+    ----------
+    stream
+        The client's own.
+    call, response_id
+        What is known so far.
+    """
 
     def __init__(self, stream: Any, call: _Call, response_id: str | None) -> None:
         self._stream = stream
@@ -76,30 +97,44 @@ class RecordedStream:
         self._usage: TokenUsage | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        try:
+        with self._reading():
             for event in self._stream:
-                with suppress(Exception):  # an event of a shape nobody foresaw
-                    self._observe(event)
+                self._see(event)
                 yield event
-        finally:
-            self._finish()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def close(self) -> None:
+    def close(self) -> Any:
         """Close the stream; what was not read is not known."""
         self._finish()
-        self._stream.close()
+        return self._stream.close()
 
     def __del__(self) -> None:
         self._finish()
 
-    def _observe(self, event: Mapping[str, Any]) -> None:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except GeneratorExit:  # the agent left its loop, and may read on in another
+            raise
+        except BaseException:
+            self._finish()
+            raise
+        self._finish()
+
+    def _see(self, event: Any) -> None:
+        with suppress(Exception):  # an event of a shape nobody foresaw
+            if self._completed_by(event):
+                # Before the agent has the event, since it may report the call when it sees the tokens.
+                self._finish()
+
+    def _completed_by(self, event: Mapping[str, Any]) -> bool:
         metadata = event.get("metadata")
         if metadata is not None:
-            self._usage = _converse_usage(metadata)
-            return
+            self._usage = llm.converse_usage(metadata)
+            return True
         piece = event.get("chunk", {}).get("bytes", b"")
         if b'"usage"' in piece or b"invocationMetrics" in piece:
             body = _json_object(piece)
@@ -111,12 +146,25 @@ class RecordedStream:
             if body.get("amazon-bedrock-invocationMetrics"):
                 self._seen["amazon-bedrock-invocationMetrics"] = body["amazon-bedrock-invocationMetrics"]
             self._usage = _body_usage(self._seen, {})
+        return "amazon-bedrock-invocationMetrics" in self._seen
 
     def _finish(self) -> None:
         call, self._call = self._call, None
         if call is not None:
             with suppress(Exception):  # also runs in __del__, at the interpreter's end
                 _record(call, self._response_id, self._usage)
+
+
+class RecordedAsyncStream(RecordedStream):
+    """The same for the clients of aiobotocore."""
+
+    __iter__ = None  # type: ignore[assignment]
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        with self._reading():
+            async for event in self._stream:
+                self._see(event)
+                yield event
 
 
 def _record(call: _Call, response_id: str | None, usage: TokenUsage | None) -> None:
@@ -134,25 +182,6 @@ def _record(call: _Call, response_id: str | None, usage: TokenUsage | None) -> N
         else [],
         context=call.context,
     )
-
-
-_TOKENS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-)
-
-
-def _converse_usage(answer: Mapping[str, Any]) -> TokenUsage | None:
-    from agentops_monitoring.pricing import TokenUsage
-
-    usage = answer.get("usage")
-    if not usage:
-        return None
-    tier = (answer.get("serviceTier") or {}).get("type", "standard")
-    return TokenUsage.from_bedrock(usage)._replace(tier="standard" if tier == "default" else tier)
 
 
 def _body_usage(body: Mapping[str, Any], headers: Mapping[str, str]) -> TokenUsage | None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.eventstream import ChecksumMismatch
 
 from agentops_monitoring import AgentOpsMonitor, instrument
+from agentops_monitoring.instrument.clients import attach_to_session
 
 from .aws_server import Aws, frame
 
@@ -203,7 +208,7 @@ def test_invoke_model(
 def test_bodies_of_unknown_shape_reach_the_agent(body: Any, aws: Aws, bedrock: Any, recorded: Any) -> None:
     aws.answer(body)
     assert json.loads(bedrock.invoke_model(modelId="x.y", body="{}")["body"].read()) == body
-    assert [event["data"]["cost_usd"] for event in recorded()] in ([None], [])
+    assert [event["data"]["cost_usd"] for event in recorded()] == [None]
 
 
 def test_invoke_model_with_a_response_stream(aws: Aws, bedrock: Any, recorded: Any) -> None:
@@ -263,3 +268,103 @@ def test_each_order_of_imports_counts_once(when: str, aws: Aws) -> None:
         timeout=60,
     )
     assert answer.stdout.count("agentops.event") == 1
+
+
+def test_a_call_that_is_reported_while_its_stream_is_read_counts_once(
+    aws: Aws, bedrock: Any, recorded: Any
+) -> None:
+    aws.answer(CONVERSE_STREAM)
+    for event in bedrock.converse_stream(modelId=MODEL, messages=MESSAGES)["stream"]:
+        if "metadata" in event:
+            AgentOpsMonitor().track_llm_usage(model=MODEL, response=event["metadata"])
+    (usage,) = recorded()
+    assert tokens(usage) == (11, 12, 20, 20)
+
+
+def test_a_stream_may_be_read_in_two_goes(aws: Aws, bedrock: Any, recorded: Any) -> None:
+    aws.answer(CONVERSE_STREAM)
+    stream = bedrock.converse_stream(modelId=MODEL, messages=MESSAGES)["stream"]
+    for _ in stream:
+        break
+    assert len(list(stream)) == 3
+    (event,) = recorded()
+    assert tokens(event) == (11, 12, 20, 20)
+
+
+def test_a_stream_that_breaks_is_unpriced_and_the_agent_hears_of_it(
+    aws: Aws, bedrock: Any, recorded: Any
+) -> None:
+    broken = bytearray(CONVERSE_STREAM)
+    broken[-1] ^= 1
+    aws.answer(bytes(broken))
+    stream = bedrock.converse_stream(modelId=MODEL, messages=MESSAGES)["stream"]
+    with pytest.raises(ChecksumMismatch):
+        list(stream)
+    assert [event["data"]["cost_usd"] for event in recorded()] == [None]
+
+
+def test_a_call_in_a_workflow_within_counts_once_when_it_is_reported_outside(
+    aws: Aws, bedrock: Any, recorded: Any
+) -> None:
+    monitor = AgentOpsMonitor()
+    aws.answer(CONVERSE)
+    with monitor.workflow("order-17"):
+        answer = bedrock.converse(modelId=MODEL, messages=MESSAGES)
+    monitor.track_llm_usage(model=MODEL, response=answer)
+    (event,) = recorded()
+    assert event["workflow_id"] == "order-17"
+
+
+def test_the_tier_of_a_response_that_is_reported_by_hand(recorded: Any) -> None:
+    AgentOpsMonitor("a").track_llm_usage(
+        model=MODEL, response={**CONVERSE, "serviceTier": {"type": "priority"}}
+    )
+    assert recorded()[0]["data"]["tier"] == "priority"
+
+
+class _Session:
+    """Takes hooks as botocore's session does, and calls them as aiobotocore's client does."""
+
+    def __init__(self) -> None:
+        self.hooks: dict[str, Any] = {}
+
+    def register(self, name: str, handler: Any, unique_id: str) -> None:
+        self.hooks[name] = handler
+
+    def call(self, operation: str, parsed: dict[str, Any]) -> dict[str, Any]:
+        context: dict[str, Any] = {"client_region": "us-east-1"}
+        model, answer = SimpleNamespace(name=operation), SimpleNamespace(status_code=200)
+        self.hooks[f"before-parameter-build.bedrock-runtime.{operation}"](
+            params={"modelId": MODEL}, context=context
+        )
+        self.hooks[f"after-call.bedrock-runtime.{operation}"](
+            http_response=answer, parsed=parsed, model=model, context=context
+        )
+        return parsed
+
+
+def test_asynchronous_clients_get_their_answers(in_lambda: None, recorded: Any) -> None:
+    class Body:
+        async def read(self) -> bytes:
+            return b"{}"
+
+    async def stream() -> AsyncIterator[Any]:
+        yield {"contentBlockDelta": {}}
+        yield {"metadata": {"usage": CONVERSE["usage"]}}
+
+    instrument.install()
+    session = _Session()
+    attach_to_session(session)
+
+    async def agent() -> tuple[bytes, list[Any]]:
+        headers = {"x-amzn-bedrock-input-token-count": "5", "x-amzn-bedrock-output-token-count": "6"}
+        answer = session.call(
+            "InvokeModel", {"body": Body(), "ResponseMetadata": {"HTTPHeaders": headers, "RequestId": "r"}}
+        )
+        streamed = session.call("ConverseStream", {"stream": stream()})
+        return await answer["body"].read(), [event async for event in streamed["stream"]]
+
+    body, events = asyncio.run(agent())
+    assert body == b"{}"
+    assert len(events) == 2
+    assert [tokens(event) for event in recorded()] == [(5, 6, 0, 0), (11, 12, 20, 20)]

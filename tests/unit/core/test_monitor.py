@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -294,3 +296,66 @@ def test_the_first_line_of_a_process_is_ordinary_json(
     text = capsys.readouterr().out
     assert json.loads(text) == strict_json(text)
     assert json.loads(text)["AgentName"] == "engineer"
+
+
+class Hostile:
+    """An object that raises at every touch, as a proxy without its request does."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def _raise(self, *_: Any) -> Any:
+        raise RuntimeError("touched")
+
+    __bool__ = __eq__ = __ne__ = __float__ = __index__ = __str__ = __iter__ = _raise
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_objects_that_raise_when_looked_at_are_recorded(recorded: Any) -> None:
+    odd: Any = Hostile()
+    monitor = AgentOpsMonitor(odd)
+    monitor.record_event("test_passed", odd)
+    monitor.record_event(odd)
+    monitor.record_decision(
+        decision_type=odd, reasoning_chain=odd, inputs=odd, confidence_score=odd, decision_id=odd
+    )
+    monitor.record_decision(decision_type="d", reasoning_chain=[odd, {"thought": odd}])
+    monitor.track_llm_usage(model=odd, input_tokens=odd, output_tokens=1, tier=odd, response=odd)
+    monitor.track_llm_usage(model="gpt-4o", response={"model": odd, "id": odd, "usage": odd})
+    with monitor.workflow(odd), monitor.span(odd, field=odd):
+        monitor.complete_workflow(odd, field=odd)
+    assert [event["type"] for event in recorded()] == [
+        "test_passed", "custom_event", "decision_made", "decision_made", "llm_usage", "llm_usage",
+        "workflow_completed", "span",
+    ]  # fmt: skip
+
+
+def test_a_chain_of_many_wrong_steps_is_recorded_whole(recorded: Any) -> None:
+    AgentOpsMonitor("a").record_decision(decision_type="d", reasoning_chain=["think"] * 5_000)  # type: ignore[list-item]
+    (event,) = recorded()
+    assert len(event["data"]["reasoning_chain"]) == 5_000
+    assert "step 1 " in event["problems"][0]
+    assert len(event["problems"]) == 1
+
+
+def test_a_span_that_ends_in_another_task_leaves_that_task_alone(recorded: Any) -> None:
+    monitor = AgentOpsMonitor("a")
+
+    async def pieces() -> AsyncIterator[int]:
+        with monitor.span("reading"):
+            yield 1
+            yield 2
+
+    async def agent() -> None:
+        stream = pieces()
+        await anext(stream)
+
+        async def other() -> None:
+            with monitor.workflow("order-17"):
+                await stream.aclose()  # type: ignore[attr-defined]
+                monitor.record_event("test_passed")
+
+        await asyncio.create_task(other())
+
+    asyncio.run(agent())
+    assert recorded()[-1]["workflow_id"] == "order-17"
