@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from agentops_monitoring.settings import Settings
-from agentops_monitoring.transport import STDOUT, Transport
+from agentops_monitoring.transport import STDOUT, Transport, say
 
 MAX_QUEUED = 10_000
 """Events that wait at most."""
@@ -36,8 +35,22 @@ def direct_transport(settings: Settings) -> Transport:
     """Return the transport of a process whose settings say "direct"."""
     worker = BackgroundWriter(_ledger_write(settings))
     os.register_at_fork(after_in_child=worker.renew)
+    if settings.in_lambda:
+        return WriteThrough(worker)
     atexit.register(worker.close, EXIT_SECONDS)
-    return WriteThrough(worker) if settings.in_lambda else worker
+    _close_with_children(worker)
+    return worker
+
+
+def _close_with_children(worker: BackgroundWriter) -> None:
+    # Children of multiprocessing end without the exit handlers of other processes; these are its own.
+    from multiprocessing import util
+
+    def close_here(worker: BackgroundWriter) -> None:
+        util.Finalize(None, worker.close, (EXIT_SECONDS,), exitpriority=0)
+
+    close_here(worker)
+    util.register_after_fork(worker, close_here)
 
 
 class BackgroundWriter:
@@ -67,6 +80,8 @@ class BackgroundWriter:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._awaited = threading.Event()
+        self._waits = 0
+        self._exit_seconds = 0.0
 
     def write(self, lines: Sequence[str]) -> None:
         """Queue the lines of one event."""
@@ -75,25 +90,37 @@ class BackgroundWriter:
         except queue.Full:
             self.lost += 1
             if self.lost == 1:
-                _say("the queue is full, events are dropped")
+                say("the queue is full, events are dropped")
             return
         if self._thread is None:
             self._start()
+        # No later end will wait for what an exit handler records.
+        if self._exit_seconds:
+            self.close(self._exit_seconds)
 
     def wait(self, seconds: float) -> bool:
         """Wait for all that is queued to be written; returns whether it is."""
         waiting = self._queue
-        self._awaited.set()
         with waiting.all_tasks_done:
-            done = waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, seconds)
-        self._awaited.clear()
-        return done
+            self._waits += 1
+            self._awaited.set()
+            try:
+                return waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, seconds)
+            finally:
+                self._waits -= 1
+                if not self._waits:
+                    self._awaited.clear()
 
     def close(self, seconds: float) -> None:
-        """Write what is queued, and say what could not be written in that time."""
+        """Write what is queued at the process's end, and say what could not be written in that time.
+
+        From then on each event is waited for, until one waits in vain.
+        """
+        self._exit_seconds = seconds
         if not self.wait(seconds):
+            self._exit_seconds = 0.0
             self.lost += self._queue.unfinished_tasks
-            _say(f"{self._queue.unfinished_tasks} events were not written within {seconds:g} s")
+            say(f"{self._queue.unfinished_tasks} events were not written within {seconds:g} s")
 
     def _start(self) -> None:
         with self._starting:
@@ -123,7 +150,7 @@ class BackgroundWriter:
                 self._write(lines, time.monotonic() + ATTEMPT_SECONDS)
             except Exception as error:  # noqa: BLE001 - a table that throttles, credentials that expired
                 if pause == 0.1:
-                    _say(f"events wait to be written: {type(error).__name__}: {error}")
+                    say(f"events wait to be written: {type(error).__name__}: {error}")
                 if self._awaited.wait(pause):
                     time.sleep(0.1)
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS)
@@ -157,10 +184,6 @@ class WriteThrough:
         # A table that is out of reach shall not cost the agent the whole time for each of its events.
         if time.monotonic() >= self._patient_from and not self._worker.wait(self._seconds):
             self._patient_from = time.monotonic() + AFTER_FAILURE_SECONDS
-
-
-def _say(text: str) -> None:
-    print(f"agentops_monitoring: {text}", file=sys.stderr)
 
 
 def _ledger_write(settings: Settings) -> Write:

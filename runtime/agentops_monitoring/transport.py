@@ -6,9 +6,17 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from agentops_monitoring import settings
+
+
+def say(text: str) -> None:
+    """Tell the operator on stderr what keeps the monitor from its work; never raises."""
+    with suppress(Exception):  # closed or broken
+        if sys.stderr is not None:  # print would take stdout, where the lines are
+            print(f"agentops_monitoring: {text}", file=sys.stderr)
 
 
 class Transport(Protocol):

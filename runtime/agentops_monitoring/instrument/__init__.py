@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from agentops_monitoring.instrument import importhook
+from agentops_monitoring.transport import say
 
 if TYPE_CHECKING:
     from agentops_monitoring.monitor import AgentOpsMonitor
@@ -26,7 +27,10 @@ def install() -> None:
     if botocore is None:
         importhook.when_imported("botocore", _hook)
     else:
-        _hook(botocore)
+        try:
+            _hook(botocore)
+        except Exception as error:  # noqa: BLE001 - the agent must start
+            say(f"botocore is not instrumented: {type(error).__name__}")
 
 
 def uninstall() -> None:
@@ -63,8 +67,7 @@ def _hook(botocore: ModuleType) -> None:
         return
     register = getattr(botocore, "register_initializer", None)
     if register is None:
-        # Not an error of the agent's; said once, where the operator of this function looks.
-        print("agentops_monitoring: this botocore has no register_initializer, its calls are not recorded")
+        say("this botocore has no register_initializer, its calls are not recorded")
         return
     from agentops_monitoring.instrument import clients
 

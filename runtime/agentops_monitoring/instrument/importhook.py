@@ -1,4 +1,4 @@
-"""Calls back once a module has been imported, and imports nothing itself."""
+"""Calls back once a module has been imported, without importing it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from agentops_monitoring.transport import say
 
 _callbacks: dict[str, Callable[[ModuleType], None]] = {}
 
@@ -73,4 +75,4 @@ class _Loader:
             try:
                 callback(module)
             except Exception as error:  # noqa: BLE001 - the agent's import must succeed
-                print(f"agentops_monitoring: {module.__name__} is not instrumented: {type(error).__name__}")
+                say(f"{module.__name__} is not instrumented: {type(error).__name__}")

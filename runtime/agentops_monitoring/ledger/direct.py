@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.writer import LedgerWriter
 from agentops_monitoring.settings import Settings
+from agentops_monitoring.transport import say
 
 
 def line_writer(settings: Settings) -> Callable[[Sequence[str], float], None]:
@@ -27,6 +27,6 @@ def line_writer(settings: Settings) -> Callable[[Sequence[str], float], None]:
         name = settings.log_stream or f"direct/{platform.node()}/{os.getpid()}"
         for reject in writer.write_lines(lines, name, deadline=deadline).rejects:
             line = reject.source.message[:200]
-            print(f"agentops_monitoring: not for the ledger: {reject.reason}: {line}", file=sys.stderr)
+            say(f"not for the ledger: {reject.reason}: {line}")
 
     return write

@@ -178,3 +178,101 @@ def test_the_example_of_the_users_page_fills_the_tables(monkeypatch: pytest.Monk
         assert client.scan(TableName="agent-monitoring")["Count"] == 3
         (decision,) = client.scan(TableName="agent-decisions")["Items"]
         assert "Memory leak in service" in str(decision)
+
+
+class _Closed:
+    """A standard error that was closed."""
+
+    def write(self, text: str) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize("stderr", [None, _Closed()])
+def test_a_writer_whose_complaints_nobody_hears_goes_on(
+    stderr: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(failures=1)
+    worker = BackgroundWriter(ledger, max_queued=1)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    worker.write(["1\n"])
+    for _ in range(10):
+        worker.write(["2\n"])
+    assert worker.wait(5)
+    assert ledger.lines[0] == "1\n"
+    assert worker.lost > 0
+    assert capsys.readouterr().out == ""
+
+
+def test_one_wait_that_ends_does_not_slow_another_down() -> None:
+    ledger = Ledger(seconds=0.05)
+    worker = BackgroundWriter(ledger)
+    worker.write(["1\n"])
+    waits = [threading.Thread(target=worker.wait, args=(seconds,)) for seconds in (0.001, 5)]
+    for thread in waits:
+        thread.start()
+    waits[0].join()
+    began = time.monotonic()
+    # With somebody waiting the writer does not linger for company.
+    for index in range(5):
+        worker.write([f"{index}\n"])
+        time.sleep(0.06)
+    waits[1].join()
+    assert worker.wait(0)
+    assert time.monotonic() - began < 5 * 0.06 + direct.LINGER_SECONDS
+
+
+_AT_EXIT = """
+import atexit, sys, time
+from agentops_monitoring import AgentOpsMonitor, direct
+monitor = AgentOpsMonitor('a')
+atexit.register(monitor.record_event, 'test_failed')
+def write(lines, deadline): time.sleep(0.05); sys.stdout.writelines(lines); sys.stdout.flush()
+direct._ledger_write = lambda settings: write
+monitor.record_event('test_passed')
+"""
+
+_IN_CHILDREN = """
+import multiprocessing, os, sys, time
+from agentops_monitoring import AgentOpsMonitor, direct
+def write(lines, deadline): time.sleep(0.05); os.write(1, ''.join(lines).encode())
+direct._ledger_write = lambda settings: write
+monitor = AgentOpsMonitor('a')
+if __name__ == '__main__':
+    monitor.record_event('test_passed')
+    children = [multiprocessing.get_context('fork').Process(
+        target=monitor.record_event, args=('test_failed',)) for _ in range(3)]
+    for child in children: child.start()
+    for child in children: child.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(_AT_EXIT, ["test_failed", "test_passed"]), (_IN_CHILDREN, ["test_failed"] * 3 + ["test_passed"])],
+    ids=["recorded by an exit handler", "children of multiprocessing"],
+)
+def test_what_is_recorded_last_of_all_is_written_too(code: str, expected: list[str]) -> None:
+    runtime = Path(__file__).parents[3] / "runtime"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert answer.stderr == ""
+    assert sorted(event["type"] for event in read_events(answer.stdout)) == expected
+
+
+def test_the_end_of_a_process_is_not_held_up_for_longer_than_its_bound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker = BackgroundWriter(Ledger(failures=1_000))
+    worker.write(["1\n"])
+    began = time.monotonic()
+    worker.close(0.2)
+    for index in range(10):
+        worker.write([f"{index}\n"])
+    assert time.monotonic() - began < 0.5
+    assert "not written within 0.2 s" in capsys.readouterr().err
