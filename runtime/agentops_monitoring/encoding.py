@@ -28,7 +28,7 @@ def _encoder() -> Callable[[object], str]:
     if make is None:  # another Python than CPython
         return json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
     # JSONEncoder makes this anew for each call, which takes as long as encoding a small event.
-    chunks = make(None, _default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    chunks = make(None, _default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
     return lambda value: "".join(chunks(value, 0))
 
 

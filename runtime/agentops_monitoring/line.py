@@ -15,6 +15,7 @@ MAX_LINE_BYTES = 60_000
 """Lambda cuts a line of stdout at 256 kB, in cases at 64 kB."""
 
 VERSION = 1
+_MIN_CHUNK = 10_000
 _HEADS_CACHED = 256
 
 
@@ -88,7 +89,8 @@ class LineRenderer:
 
         other = head.before_id_of_part
         room = MAX_LINE_BYTES - (len(line) - len(payload)) - len('"part":[,],"chunk":""') - 2 * 7
-        chunks = _chunks(payload, room)
+        # An environment's name may be of any length; then the lines are longer, but they end.
+        chunks = _chunks(payload, max(room, _MIN_CHUNK))
         count = len(chunks)
         lines = [
             f'{first}{at}{head.before_id}{event_id}{head.before_at}{fields}"part":[1,{count}],'

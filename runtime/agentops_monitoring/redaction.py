@@ -12,7 +12,14 @@ _PARTS = (
     "privatekey", "signingkey", "encryptionkey", "connectionstring", "sessioncookie", "setcookie",
 )  # fmt: skip
 _WHOLE = frozenset({"auth", "bearer", "cookie", "cookies", "jwt", "pwd", "ssn"})
-_COUNTED = ("count", "usage", "type", "limit", "budget", "cost", "price", "rate", "total", "izer")
+_COUNTED = (
+    "count", "usage", "type", "limit", "budget", "cost", "price", "rate", "total", "iz", "detail", "ids",
+    "prob", "logprob", "length", "window", "per",
+)  # fmt: skip
+_BEARERS = tuple(
+    f"{kind}tokens"
+    for kind in ("access", "refresh", "auth", "bearer", "session", "api", "device", "csrf", "xsrf")
+)
 
 _CACHE_SIZE = 4096
 _verdicts: dict[str, int] = {}
@@ -30,9 +37,9 @@ def verdict(key: str) -> int:
 
 def _judge(key: str) -> int:
     letters = "".join(each for each in key.lower() if each.isalnum())
-    if letters in _WHOLE or any(part in letters for part in _PARTS):
+    if letters in _WHOLE or letters.endswith("auth") or any(part in letters for part in _PARTS):
         return SECRET
-    if letters.endswith("token"):
+    if letters.endswith(("token", *_BEARERS)):
         return SECRET_TEXT
     _, found, rest = letters.partition("token")
     if found and not rest.startswith(("s", *_COUNTED)):
@@ -48,14 +55,17 @@ def redact_text(text: str) -> str:
     """
     import re
 
-    # Plurals ("max_tokens=5") do not match: a word boundary must follow the name.
+    # Each pattern starts with a literal and never looks back, so the time is linear in the text's length.
+    # Plurals ("max_tokens=5") do not match: the sign must follow the name.
     name = (
-        r"[\w.-]*(?:password|passwd|passphrase|secret|credentials?|authorization|token"
+        r"(?:password|passwd|passphrase|secret|credentials?|authorization|token"
         r"|api[_-]?key|access[_-]?key|private[_-]?key)"
     )
+    sign = r"\s{0,9}(?:=>|=|:)\s{0,9}"
     for pattern, replacement in (
+        (rf"(?i)(authorization{sign})(?![\s\"'])[^\n]+", r"\1" + REDACTED),
         (r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", r"\1 " + REDACTED),
-        (rf"(?i)\b({name}[\"']?\s*(?:=|:|=>)\s*)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)}}\]]+)", r"\1" + REDACTED),
+        (rf"(?i)({name}[\"']?{sign})(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)}}\]]+)", r"\1" + REDACTED),
         (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),
         (r"\b(?:sk|rk|pk)-[A-Za-z0-9_-]{16,}", REDACTED),
         (r"(://[^/\s:@]+:)[^/\s@]+@", r"\1" + REDACTED + "@"),

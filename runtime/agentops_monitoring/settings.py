@@ -98,4 +98,6 @@ def _detail(name: str) -> MetricDetail:
 
 def _level(level: str) -> str:
     level = level.strip().upper()
+    # Lambda's names, and those of Python's logging for the same levels.
+    level = {"WARNING": "WARN", "CRITICAL": "FATAL"}.get(level, level)
     return level if level in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL") else "INFO"

@@ -119,7 +119,7 @@ def _carry(
     text = entry.get("Detail")
     try:
         detail = json.loads(text) if type(text) is str else None
-    except ValueError:
+    except (ValueError, RecursionError):
         detail = None
     if type(text) is not str or type(detail) is not dict:
         return "", None

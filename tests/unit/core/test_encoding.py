@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -189,7 +190,8 @@ def test_anything_is_one_line_of_json_in_ascii(value: Any) -> None:
      "token",
      "access_token", "accessToken", "refresh_token_v2", "Authorization", "aws_secret_access_key",
      "private_key",
-     "set-cookie", "cookie", "credentials", "pwd", "X-Amz-Security-Token"],
+     "set-cookie", "cookie", "credentials", "pwd", "X-Amz-Security-Token", "X-Auth", "basic_auth",
+     "refresh_tokens", "AccessTokens", "Proxy-Authorization", "X-Goog-Api-Key"],
 )  # fmt: skip
 def test_values_behind_telling_keys_are_hidden(key: str) -> None:
     assert strict_json(encode({"a": [{key: "hunter2"}], "b": 1})) == {"a": [{key: "[REDACTED]"}], "b": 1}
@@ -202,10 +204,20 @@ def test_values_behind_telling_keys_are_hidden(key: str) -> None:
     "key",
     ["tokens", "input_tokens", "gen_ai.usage.output_tokens", "token_count", "max_tokens", "tokenizer",
      "author",
-     "total_tokens", "token_usage", "authored_by", "key", "keys", "public_keyword", "observation"],
+     "total_tokens", "token_usage", "authored_by", "key", "keys", "public_keyword", "observation",
+     "input_token_details", "promptTokensDetails", "max_new_tokens", "tokenization", "tokenized", "token_ids",
+     "token_logprobs", "cache_read_input_tokens", "tokens_per_second", "token_length"],
 )  # fmt: skip
 def test_figures_and_ordinary_words_are_shown(key: str) -> None:
     assert strict_json(encode({key: "shown"})) == {key: "shown"}
+
+
+def test_keys_of_other_types_are_judged_too() -> None:
+    nested = {"headers": [{("X-Api-Key", 1): "hunter2"}, ({b"Authorization": "hunter2"},)], 7: "shown"}
+    assert strict_json(encode(nested)) == {
+        "headers": [{'["X-Api-Key",1]': "[REDACTED]"}, [{"Authorization": "[REDACTED]"}]],
+        "7": "shown",
+    }
 
 
 def test_a_number_behind_token_is_a_figure() -> None:
@@ -223,6 +235,10 @@ def test_a_number_behind_token_is_a_figure() -> None:
         "postgres://user:hunter2@host/db",
         "-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----",
         "access_token: hunter2",
+        "Authorization: token hunter2",
+        "authorization = Digest username=hunter2, response=hunter2",
+        "{'Authorization': 'token hunter2'}",
+        "PASSWORD\t=>\thunter2",
     ],
 )
 def test_secrets_in_texts_are_hidden(text: str) -> None:
@@ -232,3 +248,12 @@ def test_secrets_in_texts_are_hidden(text: str) -> None:
 def test_ordinary_texts_stay() -> None:
     text = "KeyError: 'missing'\n  File \"/var/task/a.py\", line 3, in f\n    max_tokens=5"
     assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["abc-", "password ", "password= ", "://a:", "token.", "Bearer ", "sk-", "=", "authorization"]
+)
+def test_long_texts_are_searched_in_linear_time(piece: str) -> None:
+    began = time.monotonic()
+    redact_text(piece * (400_000 // len(piece)))
+    assert time.monotonic() - began < 2

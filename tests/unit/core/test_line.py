@@ -197,3 +197,52 @@ def test_importing_the_monitor_imports_little() -> None:
         "print(sorted(heavy & (set(sys.modules) - before)), file=sys.stderr)\n"
     )
     assert _run(code, AGENTOPS_TRANSPORT="stdout").stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("letter", "width"), [("x", 1), ("é", 6), ("\U0001f600", 12), ('"', 2), ("\\", 2)], ids=lambda _: ""
+)
+def test_the_longest_line_has_60000_bytes(
+    letter: str, width: int, in_lambda: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monitor = AgentOpsMonitor("a")
+    monitor.record_event("test_passed", {"text": ""})
+    spare = 60_000 - len(capsys.readouterr().out.encode())
+    filled = letter * ((spare - 30) // width)
+    whole: list[int] = []
+    for extra in range(60):
+        monitor.record_event("test_passed", {"text": filled + "x" * extra})
+        lines = capsys.readouterr().out.splitlines(keepends=True)
+        assert max(len(line.encode()) for line in lines) <= 60_000
+        (event,) = read_events("".join(lines))
+        assert event["data"]["text"] == filled + "x" * extra
+        if len(lines) == 1:
+            whole.append(len(lines[0]))
+    assert max(whole) == 60_000
+
+
+def test_an_environment_without_end_does_not_keep_the_agent(
+    in_lambda: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "e" * 70_000)
+    AgentOpsMonitor("a").record_event("test_passed", {"text": "x" * 100_000})
+    assert "".join(
+        strict_json(line)["agentops.event"]["chunk"] for line in capsys.readouterr().out.splitlines()
+    ).endswith('x"}')
+
+
+@pytest.mark.parametrize(
+    ("named", "level"),
+    [("", "INFO"), ("TRACE", "TRACE"), ("debug", "DEBUG"), (" ERROR ", "ERROR"), ("FATAL", "FATAL"),
+     ("verbose", "INFO"), ("WARNING", "WARN"), ("CRITICAL", "FATAL")],
+)  # fmt: skip
+def test_level_names(
+    named: str,
+    level: str,
+    in_lambda: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", named)
+    AgentOpsMonitor("a").record_event("test_passed")
+    assert strict_json(capsys.readouterr().out)["level"] == level

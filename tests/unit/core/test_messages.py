@@ -195,3 +195,72 @@ def test_wrong_entries_are_botocores_business(aws: Aws, events: Any, recorded: A
         with pytest.raises(ParamValidationError):
             events.put_events(Entries=wrong)
     assert recorded() == []
+
+
+def test_an_entry_that_cannot_be_parsed_does_not_keep_the_others_from_their_context(
+    aws: Aws, events: Any, recorded: Any
+) -> None:
+    aws.answer({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}, {"EventId": "2"}]})
+    deep = '{"a":' + "[" * 50_000 + "]" * 50_000 + "}"
+    events.put_events(Entries=[entry(deep), entry({})])
+    first, second = sent_entries(aws)
+    assert first["Detail"] == deep
+    assert "agentops" in json.loads(second["Detail"])
+    assert len(recorded()) == 1
+
+
+def test_retries_of_the_client_are_one_message(
+    aws: Aws, events: Any, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+    aws.answer({"__type": "InternalFailure"}, status=500)
+    aws.answer(TAKEN)
+    client: Any = boto3.session.Session().client("events")
+    client.put_events(Entries=[entry({})])
+    sent = [json.loads(put["Entries"][0]["Detail"])["agentops"] for _, put in aws.requests]
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    assert [event["data"]["message_id"] for event in recorded()] == [sent[0]["message_id"]]
+
+
+def test_a_redelivered_message_and_a_retried_invocation_keep_their_workflow(
+    aws: Aws, events: Any, recorded: Any
+) -> None:
+    failing = [True, False]
+
+    @monitored
+    def handler(event: Any, context: Any) -> None:
+        if failing.pop(0):
+            raise ConnectionError
+
+    aws.answer(TAKEN)
+    AgentOpsMonitor("manager").send_message(to="engineer", message_type="issue.found", payload={})
+    (put,) = sent_entries(aws)
+    event = {"source": put["Source"], "detail-type": "issue.found", "detail": json.loads(put["Detail"])}
+    with pytest.raises(ConnectionError):
+        handler(event, SimpleNamespace(aws_request_id="request-1"))
+    handler(event, SimpleNamespace(aws_request_id="request-1"))
+    sent, *received = recorded()
+    assert {each["workflow_id"] for each in received} == {sent["workflow_id"]}
+    assert {each["data"]["hop"] for each in received if each["type"] == "message_received"} == {1}
+    # Two attempts are two spans of one trace, below the same message.
+    spans = {each["span_id"] for each in received if each["type"] == "invocation_started"}
+    assert len(spans) == 2
+    assert {each["parent_id"] for each in received if each["type"] == "invocation_started"} == {
+        sent["span_id"]
+    }
+
+
+def test_hops_are_counted_from_agent_to_agent(aws: Aws, events: Any, recorded: Any) -> None:
+    event: Any = {}
+    for number in range(1, 5):
+        aws.answer(TAKEN)
+        monitored(
+            lambda event, context: AgentOpsMonitor().send_message(to="qa", message_type="m", payload={})
+        )(event, SimpleNamespace(aws_request_id=f"request-{number}"))
+        (put,) = sent_entries(aws)
+        event = {"source": put["Source"], "detail-type": "m", "detail": json.loads(put["Detail"])}
+        assert event["detail"]["agentops"]["hop"] == number
+    assert len({each["workflow_id"] for each in recorded()}) == 1
+    details = [json.loads(put["Entries"][0]["Detail"]) for _, put in aws.requests]
+    assert len({each["agentops"]["workflow_started_ms"] for each in details}) == 1
