@@ -25,6 +25,19 @@ Config = Mapping[str, Any]
 
 SECRET = "local"
 MOST_RESOURCES = 100  # remembered of each action: objects and log streams have no end
+# What our policies and the bootstrap go by; of the last one are keys that the bootstrap does not make here.
+CONDITION_KEYS = frozenset(
+    {
+        "aws:requestedregion",
+        "aws:resourceaccount",
+        "aws:securetransport",
+        "aws:sourceaccount",
+        "aws:sourcearn",
+        "lambda:sourcefunctionarn",
+        "s3:resourceaccount",
+        "kms:viaservice",
+    }
+)
 
 _lock = threading.Lock()
 _calls: dict[str, dict[str, set[str]]] = {}
@@ -98,19 +111,20 @@ def may_invoke(service: str, source_arn: str, record: Mapping[str, Any]) -> bool
 
 
 def check_policy(logical_id: str, document: Mapping[str, Any]) -> None:
-    """Refuse a policy with a condition that would be read as "never".
+    """Refuse a policy with a condition that could only be read as "never".
 
     Raises
     ------
     ValueError
-        For an operator that is not served.
+        For an operator that there isn't, or a key that calls have no value for here.
     """
     statements = document.get("Statement") or []
     for statement in statements if isinstance(statements, list) else [statements]:
-        for operator in statement.get("Condition") or {}:
+        for operator, tests in (statement.get("Condition") or {}).items():
             bare = operator.lower().removesuffix("ifexists").rpartition(":")[2]
-            if bare not in iam_evaluator._CONDITION_OPS and bare != "null":
-                raise ValueError(f"local AWS: {logical_id}: condition operator not supported: {operator}")
+            wrong = [] if bare in iam_evaluator._CONDITION_OPS or bare == "null" else [operator]
+            if wrong := wrong or [key for key in tests if key.lower() not in CONDITION_KEYS]:
+                raise ValueError(f"local AWS: {logical_id}: condition not supported: {', '.join(wrong)}")
 
 
 def _function_of(key: str) -> str:

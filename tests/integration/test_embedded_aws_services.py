@@ -211,7 +211,12 @@ def test_a_retained_table_is_not_overwritten(aws: EmbeddedAws) -> None:
     assert aws.client("dynamodb").scan(TableName=table)["Count"] == 1
 
 
-BINARY = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {"BinaryEquals": {"k": "v"}}}
+def denied_if(condition: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties of a policy that denies everything under a condition."""
+    statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
+    return {"Queues": [], "PolicyDocument": {"Statement": statement}}
+
+
 IN_A_NETWORK = {
     "Runtime": "python3.12",
     "Role": f"arn:aws:iam::{ACCOUNT}:role/without-any-policy",
@@ -226,7 +231,8 @@ IN_A_NETWORK = {
         ("AWS::Lambda::Function", {"Runtime": "nodejs22.x", "Role": "r", "Code": {"ZipFile": "x"}}, "nodejs"),
         ("AWS::CloudWatch::AnomalyDetector", {"Namespace": "n"}, "AWS::CloudWatch::AnomalyDetector"),
         ("AWS::Logs::MetricFilter", {"LogGroupName": "g"}, "AWS::Logs::MetricFilter"),
-        ("AWS::SQS::QueuePolicy", {"Queues": [], "PolicyDocument": {"Statement": BINARY}}, "BinaryEquals"),
+        ("AWS::SQS::QueuePolicy", denied_if({"StringSounds": {"aws:SourceArn": "v"}}), "StringSounds"),
+        ("AWS::SQS::QueuePolicy", denied_if({"Bool": {"aws:ViaAWSService": "true"}}), "aws:ViaAWSService"),
         ("AWS::Lambda::Function", IN_A_NETWORK, "permissions to call CreateNetworkInterface"),
     ],
 )  # fmt: skip
