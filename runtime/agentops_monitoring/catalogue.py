@@ -299,7 +299,8 @@ def monthly_cost(
     combinations = {
         BY_ENVIRONMENT: 1,
         BY_AGENT: agents,
-        BY_EVENT_TYPE: len(DOMAIN_EVENTS) + declared + 1,
+        # Beyond the domain events: overhead, and model calls outside any invocation (llm_usage).
+        BY_EVENT_TYPE: len(DOMAIN_EVENTS) + declared + 2,
         BY_MODEL: models,
         BY_PAIR: min(pairs, MAX_PAIRS),
     }
