@@ -265,6 +265,12 @@ def _check(
             f"agent {agent!r}: a system log level above INFO drops Lambda's report line, and with it the "
             "compute cost: use INFO"
         )
+    if props.get("snap_start"):
+        # https://docs.aws.amazon.com/lambda/latest/dg/snapstart-monitoring.html
+        raise ValueError(
+            f"agent {agent!r}: Lambda does not tell a SnapStart function its log stream, by which ingest "
+            "tells the monitor's lines from what a model wrote: leave snap_start= out"
+        )
     if "log_retention" in props:
         raise ValueError(f"agent {agent!r}: pass log_group= with its retention instead of log_retention=")
 

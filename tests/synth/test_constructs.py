@@ -287,6 +287,11 @@ def test_a_system_log_level_above_info_is_refused(agent: Callable[..., Monitored
         agent(system_log_level_v2=lambda_.SystemLogLevel.WARN)
 
 
+def test_snap_start_is_refused(agent: Callable[..., MonitoredAgent]) -> None:
+    with pytest.raises(ValueError, match="log stream"):
+        agent(snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS)
+
+
 def test_so_is_one_set_behind_the_construct_s_back(
     stack: Stack, agent: Callable[..., MonitoredAgent]
 ) -> None:
