@@ -35,9 +35,9 @@ def direct_transport(settings: Settings) -> Transport:
     """Return the transport of a process whose settings say "direct"."""
     worker = BackgroundWriter(_ledger_write(settings))
     os.register_at_fork(after_in_child=worker.renew)
+    atexit.register(worker.close, EXIT_SECONDS)
     if settings.in_lambda:
         return WriteThrough(worker)
-    atexit.register(worker.close, EXIT_SECONDS)
     _close_with_children(worker)
     return worker
 

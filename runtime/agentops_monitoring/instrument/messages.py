@@ -23,6 +23,8 @@ SOURCE = "agentops.agents"
 MAX_REQUEST_BYTES = 262_144
 """All entries of a request together:
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html#eb-send-events-limits."""
+RAISED_REQUEST_BYTES = 1_048_576
+"""The same where AWS has raised the limit (announced in January 2026)."""
 
 _CONTEXT_BYTES = 4_096
 """More than a context takes, its names at their longest."""
@@ -94,6 +96,9 @@ def _with_context(
     configured = settings.load()
     bus = _bus_name(configured.event_bus)
     size = sum(_entry_bytes(entry) for entry in entries)
+    # A request that the lower limit would take shall pass everywhere; but no rule matches one of
+    # `send_message` without its context.
+    limit = MAX_REQUEST_BYTES if size <= MAX_REQUEST_BYTES and not addressed else RAISED_REQUEST_BYTES
     changed: list[Mapping[str, Any]] = []
     messages: list[_Message | None] = []
     for entry in entries:
@@ -102,7 +107,7 @@ def _with_context(
             detail, message = _carry(entry, monitor, addressed, configured.environment)
             if message is not None:
                 grown = size + len(detail.encode()) - len(entry["Detail"].encode())
-                if grown <= MAX_REQUEST_BYTES:
+                if grown <= limit:
                     size = grown
                     entry = {**entry, "Detail": detail}
                 else:
@@ -206,7 +211,7 @@ def send(monitor: AgentOpsMonitor, *, to: str, message_type: str, payload: objec
             raise ValueError(f"{name} has to be a name, not {value!r}")
     detail = encode(payload if isinstance(payload, Mapping) else {"payload": payload}, redact=False)
     # Without its context no rule would match it.
-    if len(detail) + len(message_type.encode()) > MAX_REQUEST_BYTES - _CONTEXT_BYTES:
+    if len(detail) + len(message_type.encode()) > RAISED_REQUEST_BYTES - _CONTEXT_BYTES:
         raise MessageNotSentError(f"{message_type} to {to}: {len(detail)} bytes are too many for EventBridge")
     message_id = identity.new_span_id()
     entry = {

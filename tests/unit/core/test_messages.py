@@ -10,7 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from agentops_monitoring import AgentOpsMonitor, instrument, monitored
-from agentops_monitoring.instrument.messages import MAX_REQUEST_BYTES, MessageNotSentError
+from agentops_monitoring.instrument.messages import (
+    MAX_REQUEST_BYTES,
+    RAISED_REQUEST_BYTES,
+    MessageNotSentError,
+)
 
 from .aws_server import Aws
 
@@ -115,7 +119,9 @@ def test_a_message_that_is_refused_is_told_and_not_recorded(aws: Aws, events: An
     with pytest.raises(ClientError):
         AgentOpsMonitor().send_message(to="qa", message_type="patch.ready", payload={})
     with pytest.raises(MessageNotSentError, match="too many"):
-        AgentOpsMonitor().send_message(to="qa", message_type="patch.ready", payload="x" * MAX_REQUEST_BYTES)
+        AgentOpsMonitor().send_message(
+            to="qa", message_type="patch.ready", payload="x" * RAISED_REQUEST_BYTES
+        )
     with pytest.raises(ValueError, match="message_type"):
         AgentOpsMonitor().send_message(to="qa", message_type="", payload={})
     assert recorded() == []
@@ -186,6 +192,29 @@ def test_a_message_at_eventbridges_limit_goes_without_context(aws: Aws, events: 
     events.put_events(Entries=[entry({"text": "x" * (MAX_REQUEST_BYTES - 100)})])
     assert set(json.loads(sent_entries(aws)[0]["Detail"])) == {"text"}
     assert "too large" in recorded()[-1]["problems"][0]
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_what_only_the_raised_limit_takes_keeps_its_context(
+    by_hand: bool, aws: Aws, events: Any, recorded: Any
+) -> None:
+    aws.answer(TAKEN)
+    if by_hand:
+        events.put_events(Entries=[entry({"text": "x" * MAX_REQUEST_BYTES})])
+    else:
+        text = "x" * (MAX_REQUEST_BYTES - 100)
+        AgentOpsMonitor().send_message(to="qa", message_type="patch.ready", payload={"text": text})
+    assert "agentops" in json.loads(sent_entries(aws)[0]["Detail"])
+    (sent,) = recorded()
+    assert "problems" not in sent
+
+
+def test_a_context_that_even_the_raised_limit_does_not_take_stays_away(
+    aws: Aws, events: Any, recorded: Any
+) -> None:
+    aws.answer(TAKEN)
+    events.put_events(Entries=[entry({"text": "x" * (RAISED_REQUEST_BYTES - 100)})])
+    assert set(json.loads(sent_entries(aws)[0]["Detail"])) == {"text"}
 
 
 def test_wrong_entries_are_botocores_business(aws: Aws, events: Any, recorded: Any) -> None:
