@@ -43,7 +43,7 @@ def direct_transport(settings: Settings) -> Transport:
 
 
 def _close_with_children(worker: BackgroundWriter) -> None:
-    # Children of multiprocessing end without the exit handlers of other processes; these are its own.
+    # Children of multiprocessing end without the handlers of atexit, and run only multiprocessing's own.
     from multiprocessing import util
 
     def close_here(worker: BackgroundWriter) -> None:

@@ -71,9 +71,10 @@ def _take_body(parsed: Any) -> bytes:
     from botocore.response import StreamingBody
 
     # That of an asynchronous client cannot be read here; the tokens are in the headers too.
-    if not isinstance(parsed["body"], StreamingBody):
+    body = parsed.get("body")
+    if not isinstance(body, StreamingBody):
         return b""
-    raw = parsed["body"].read()
+    raw: bytes = body.read()
     parsed["body"] = StreamingBody(BytesIO(raw), len(raw))
     return raw
 
