@@ -118,12 +118,15 @@ def test_a_result_that_was_replaced_by_a_pipe_does_not_hang() -> None:
     assert run(body)["status"] == "crashed"
 
 
-def test_nothing_outlives_the_run(tmp_path: Path) -> None:
+def test_nothing_outlives_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of its own: whoever else runs sandboxes meanwhile has folders in the common one.
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     mark = tmp_path / "mark"
     child = f"import time; time.sleep(1.5); open({str(mark)!r}, 'w')"
     run(f"import subprocess\nsubprocess.Popen([sys.executable, '-c', {child!r}])")
-    folders = {each for each in os.listdir(tempfile.gettempdir()) if each.startswith("sandbox-")}
-    assert not folders
+    assert not list(scratch.iterdir())
     __import__("time").sleep(2)
     assert not mark.exists()
 
