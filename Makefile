@@ -20,8 +20,8 @@ setup: ## Install what the other targets need (cached; they call it themselves)
 	@$(PYTHON) tools/setup.py
 
 demo: setup ## Deploy to the embedded AWS, run the agents, show the result (WORKFLOWS=24 SEED=7 KEEP=1 MODEL_URL=… MODEL=…)
-	@PYTHONPATH=runtime python -m local.demo --workflows $(WORKFLOWS) --seed $(SEED) $(if $(KEEP),--keep) $(if $(PORT),--port $(PORT)) \
-		$(if $(MODEL_URL),--model-url $(MODEL_URL) --model $(MODEL))
+	@PYTHONPATH=runtime python -m local.demo --workflows "$(WORKFLOWS)" --seed "$(SEED)" $(if $(KEEP),--keep) \
+		$(if $(PORT),--port "$(PORT)") $(if $(MODEL_URL),--model-url "$(MODEL_URL)") $(if $(MODEL),--model "$(MODEL)")
 
 test: setup lint ## Lint, types and every test at reduced size (≤ 5 minutes)
 	@python -m pytest -n 2 --dist loadgroup

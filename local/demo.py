@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from typing import NoReturn
 
 from local import scenario
-from local.deployment import ENVIRONMENT, REGION, ROOT, DeployError, Deployment, aws_environment
+from local.deployment import ENVIRONMENT, ROOT, DeployError, Deployment, aws_environment
 from local.processes import Services, StartError, free_port, require_free
 from local.progress import Progress
 from local.report.main import build_report
 
+MOST_WORKFLOWS = 1_000
 MODEL_LOG, AGENTOPS_LOG = "model.jsonl", "agentops.jsonl"
 # The budget follows the number of workflows, so that the cost alarm fires whatever their number: three
 # quarters of what one costs on average with the scripted model, at the default model's list price.
@@ -45,13 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, by the names that `make demo` takes."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the message."""
+        named = re.sub(r"argument --([a-z-]+)", lambda found: found[1].upper().replace("-", "_"), message)
+        self.exit(2, f"demo: {named}\n")
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--workflows", type=_positive, default=24, help="failures for the agents to work on")
-    parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same run")
+    parser = _Parser(prog="make demo", description=__doc__)
+    parser.add_argument(
+        "--workflows", type=_whole(1, MOST_WORKFLOWS), default=24, help="failures for the agents to work on"
+    )
+    parser.add_argument(
+        "--seed", type=_whole(0, 2**32 - 1), default=7, help="the same seed gives the same run"
+    )
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
-    parser.add_argument("--port", type=int, help="the embedded AWS's port (any free one by default)")
-    parser.add_argument("--model-url", help="an OpenAI-compatible server (…/v1) instead of the script")
+    parser.add_argument(
+        "--port", type=_whole(1, 65_535), help="the embedded AWS's port (any free one by default)"
+    )
+    parser.add_argument("--model-url", type=_model_url, help="an OpenAI-compatible server (…/v1)")
     parser.add_argument("--model", help="the model's name there")
     parser.add_argument("--out", type=Path, default=ROOT / "build/demo", help="folder for all that it writes")
     options = parser.parse_args(arguments)
@@ -60,10 +80,26 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _model_url(text: str) -> str:
+    """Return the address of a model server that answers; what it answers does not matter here."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"expected one such as http://127.0.0.1:11434/v1, not {text!r}")
+    try:
+        urllib.request.urlopen(f"{text.rstrip('/')}/models", timeout=10).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"nothing answers at {text} ({error})") from None
+    return text
 
 
 def _run(options: argparse.Namespace, services: Services, progress: Progress) -> int:
@@ -98,7 +134,7 @@ def _run(options: argparse.Namespace, services: Services, progress: Progress) ->
     print(report.text)
     print(f"  {_shown(options.out / 'index.html')}  the dashboards as deployed, with what they show now")
     print(f"  {_shown(options.out / 'summary.json')}  the same figures for programs")
-    print(f"  the whole demo took {progress.elapsed():.0f} s", flush=True)
+    print(f"  the demo took {progress.elapsed():.0f} s, set-up apart", flush=True)
     if options.keep:
         _keep(endpoint)
     return 0 if report.ok else 1
@@ -139,7 +175,9 @@ def _keep(endpoint: str) -> None:
     export {exports}
     aws cloudwatch describe-alarms --query 'MetricAlarms[].[AlarmName,StateValue]' --output table
     aws dynamodb scan --table-name agent-decisions-{ENVIRONMENT} --max-items 1
-    aws logs tail /aws/lambda/agentops-manager-{ENVIRONMENT} --region {REGION}
+    aws logs filter-log-events --log-group-name /aws/lambda/agentops-manager-{ENVIRONMENT} --max-items 5
+    LEDGER_TABLE_NAME=agent-ledger-{ENVIRONMENT} PYTHONPATH=runtime .venv/bin/python -c \\
+      'from agentops_monitoring import AgentOpsAnalyzer as A; print(A().analyze_collaboration_patterns(24))'
 
   Ctrl-C stops everything.""",
         flush=True,

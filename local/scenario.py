@@ -22,7 +22,7 @@ Incident = Mapping[str, Any]
 INCIDENTS_AT_ONCE = 4
 QUIET_POLLS = 3
 POLL_SECONDS = 0.25
-SETTLE_SECONDS = 180.0
+STALLED_SECONDS = 90.0
 ALARM_SECONDS = 30.0
 
 
@@ -55,8 +55,11 @@ def drive(seed: int, count: int) -> None:
         A function did not fail on an input that it is known to fail on, or the bus refused a report.
     """
     chosen = incidents(seed, count)
-    with ThreadPoolExecutor(INCIDENTS_AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(INCIDENTS_AT_ONCE)
+    try:
         list(pool.map(_fail, chosen))
+    finally:
+        pool.shutdown(cancel_futures=True)
     names = [incident["function"] for incident in chosen]
     _report([incident for index, incident in enumerate(chosen) if incident["function"] in names[:index]])
 
@@ -96,17 +99,18 @@ def settle(endpoint: str, count: int, show: Callable[[int], None]) -> None:
     show
         Told how many of them have ended.
     """
-    reader, quiet = _reader(), 0
-    deadline = time.monotonic() + SETTLE_SECONDS
+    reader, quiet, before, moved = _reader(), 0, -1, time.monotonic()
     while quiet < QUIET_POLLS:
         total = reader.last(2).total
         ended = total.workflows_completed + total.workflows_failed
+        if ended != before:
+            before, moved = ended, time.monotonic()
         show(ended)
         quiet = quiet + 1 if ended >= count and pending(endpoint) == 0 else 0
-        if time.monotonic() > deadline:
+        if time.monotonic() > moved + STALLED_SECONDS:
             raise ScenarioError(
-                f"{ended} of {count} workflows ended within {SETTLE_SECONDS:.0f} s, "
-                f"{pending(endpoint)} deliveries are in flight (logs: build/demo/logs)"
+                f"{ended} of {count} workflows have ended, and none for {STALLED_SECONDS:.0f} s; "
+                f"{pending(endpoint)} deliveries are in flight (look into the folder logs of the demo)"
             )
         time.sleep(POLL_SECONDS)
 

@@ -19,6 +19,17 @@ from pathlib import Path
 MINIMUM = (3, 11)
 ROOT = Path(__file__).resolve().parents[1]
 STAMPS = ROOT / "build" / "setup"
+# `make` puts .venv on the PATH, so this may run on the very environment that it is about to make anew.
+BASE = Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+PYTHON = str(BASE if BASE.exists() else sys.executable)
+# What pip says first is often a consequence; these say the cause.
+CAUSES = (
+    "Failed to establish",
+    "Connection refused",
+    "Name or service not known",
+    "CERTIFICATE_VERIFY",
+    "No space",
+)
 ENVIRONMENTS = (
     (".venv", "requirements.txt", "the app and its tests"),
     (".venv-local", "local/requirements.txt", "the embedded AWS"),
@@ -42,18 +53,23 @@ def _run(command: "Sequence[str]", step: str) -> None:
     if done.returncode:
         log = STAMPS / "failed.log"
         log.write_text(done.stdout + done.stderr)
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no output")
         raise SetupError(
-            f"{step} failed: {reason.strip()[:200]} (whole output: {log.relative_to(ROOT)}; "
+            f"{step} failed: {_reason(done.stdout + done.stderr)} (whole output: {log.relative_to(ROOT)}; "
             "check the network and the package index, then run the same command again)"
         )
+
+
+def _reason(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    causes = [line[line.index(cause) :] for cause in CAUSES for line in lines if cause in line]
+    errors = [line for line in lines if "ERROR" in line]
+    return (causes or errors or lines[-1:] or ["no output"])[0][:200]
 
 
 def _venv(folder: str, requirements: str) -> None:
     """Make a virtual environment and install into it; a half-made one is thrown away first."""
     shutil.rmtree(ROOT / folder, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", folder], f"creating {folder}")
+    _run([PYTHON, "-m", "venv", folder], f"creating {folder}")
     pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     _run([*pip, "-r", requirements], f"installing {requirements}")
 
@@ -91,7 +107,7 @@ def _lock() -> None:
         with tempfile.TemporaryDirectory() as folder:
             free = Path(folder) / "requirements.txt"
             free.write_text(source.read_text().replace("-c requirements.lock\n", ""))
-            _run([sys.executable, "-m", "venv", f"{folder}/venv"], "creating a venv")
+            _run([PYTHON, "-m", "venv", f"{folder}/venv"], "creating a venv")
             pip = [f"{folder}/venv/bin/python", "-m", "pip", "--disable-pip-version-check"]
             _run([*pip, "install", "--quiet", "-r", str(free)], f"resolving {requirements}")
             frozen = subprocess.run([*pip, "freeze"], capture_output=True, text=True, check=True).stdout
