@@ -32,7 +32,7 @@ Draws what the ledger of one environment holds, for the time that the dashboard 
 | parameter | meaning |
 |---|---|
 | `widget` | `flow`: agents and their messages; `decisions`: the latest, each with its reasoning; \
-`cost_drivers`: what costs most, and what could be done |
+`cost_drivers`: what could be done, and what costs most |
 | `environment` | the environment it was deployed for |
 | `limit` | how many decisions to list (10) |
 

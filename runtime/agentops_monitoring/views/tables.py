@@ -70,12 +70,17 @@ def _words(value: object, limit: int = 0) -> str:
 
 
 def _evidence(evidence: Mapping[str, object]) -> str:
-    def written(value: object) -> str:
-        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-            return figures.count(value)
-        return _words(value, 80)
+    """Name and figure, one after another; what is named in USD is written as money."""
 
-    return " · ".join(f"{name.replace('_', ' ')} {written(value)}" for name, value in evidence.items())
+    def written(name: str, value: object) -> str:
+        words = name.replace("_", " ").split()
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            named = [word for word in words if word.lower() != "usd"]
+            figure = figures.usd(value) if len(named) < len(words) else figures.count(value)
+            return " ".join([*named, figure])
+        return " ".join([*words, _words(value, 80)])
+
+    return " · ".join(written(name, value) for name, value in evidence.items())
 
 
 def _shade(confidence: float) -> str:
@@ -209,7 +214,9 @@ def _opportunity(found: Mapping[str, object]) -> str:
 def render_cost_drivers(
     drivers: Sequence[Driver], opportunities: Sequence[Mapping[str, object]] = (), *, total_usd: Decimal
 ) -> str:
-    """What costs most, with its share and evidence, then what could be done about it.
+    """What could be done, with its evidence, then what costs most, with its share and evidence.
+
+    What could be done comes first: a dashboard's tile shows its top without scrolling.
 
     Parameters
     ----------
@@ -236,8 +243,8 @@ def render_cost_drivers(
                 _cell(esc(_evidence(driver.evidence)), "q"),
             ]
         )
-    parts = [_table(("Kind", "Name", ">Cost", "Share", "Evidence"), rows)]
+    advice = '<p class="q">Nothing found that would save something in this time.</p>'
     if opportunities:
-        items = "".join(_opportunity(found) for found in opportunities)
-        parts.append(f"<h4>What could be done</h4><ol>{items}</ol>")
-    return _page(*parts)
+        advice = f"<ol>{''.join(_opportunity(found) for found in opportunities)}</ol>"
+    drivers_table = _table(("Kind", "Name", ">Cost", "Share", "Evidence"), rows)
+    return _page("<h4>What could be done</h4>", advice, "<h4>What costs most</h4>", drivers_table)

@@ -138,11 +138,21 @@ def test_drivers_are_ordered_by_cost_within_their_kind_and_savings_are_never_inv
     ]
     shown = tables.render_cost_drivers(drivers, told, total_usd=Decimal(4))
     assert shown.index("engineer") < shown.index("qa") < shown.index(">m<")
+    assert shown.index("cache it") < shown.index("calls 9") < shown.index("engineer")
     assert "75%" in shown
     assert "saves" not in shown
     assert "calls 9" in shown
 
 
+def test_money_in_evidence_is_written_as_money() -> None:
+    evidence = {"cost_usd": Decimal("0.19545299397080000000000"), "USD each": 0.5, "calls": 1200}
+    told = [{"type": "t", "recommendation": "r", "evidence": evidence}]
+    shown = tables.render_cost_drivers([Driver("agent", "qa", Decimal(1))], told, total_usd=Decimal(1))
+    assert "cost $0.195 · each $0.500 · calls 1,200" in shown
+
+
 def test_nothing_says_so() -> None:
+    driver = Driver("agent", "qa", Decimal(1))
+    assert "Nothing found" in tables.render_cost_drivers([driver], total_usd=Decimal(1))
     assert "No decisions" in tables.render_decisions([], endpoint="a", environment="demo")
     assert "No cost" in tables.render_cost_drivers([], total_usd=Decimal(0))
