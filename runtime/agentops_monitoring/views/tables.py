@@ -37,6 +37,11 @@ padding:8px 10px;margin:4px 0 10px;font-size:12px}
 .agv-empty{opacity:.65;padding:8px 0}
 </style>"""
 
+# What outputs and inputs are commonly called, the plainest first; their form is each agent's own affair.
+_OUTCOMES = ("verdict", "decision", "outcome", "action", "result", "status", "choice")
+_REASONS = ("root_cause", "explanation", "reason", "summary", "recommendation", "comment")
+_SUBJECTS = ("function", "function_name", "subject", "target", "resource", "service")
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -118,12 +123,38 @@ def _page(*parts: str) -> str:
     return f'{STYLE}<div class="agv">{"".join(parts)}</div>'
 
 
-def _gist(decision: Decision) -> str:
-    """The last thought: what the reasoning came to."""
-    for step in reversed(decision.chain):
-        if isinstance(step, Mapping) and step.get("thought"):
-            return _words(step["thought"], 150)
-    return _words(decision.outputs, 150) if decision.outputs not in (None, {}, "") else ""
+def _first(told: object, names: Sequence[str]) -> str:
+    """The first of the named entries that says something in a word or a sentence."""
+    entries = told if isinstance(told, Mapping) else {}
+    found = (entries.get(name) for name in names)
+    return next((value.strip() for value in found if isinstance(value, str) and value.strip()), "")
+
+
+def _last(chain: Sequence[object], name: str) -> str:
+    steps = (_first(step, [name]) for step in reversed(chain))
+    return next(filter(None, steps), "")
+
+
+def _subject(decision: Decision) -> str:
+    """What the decision is about, where its inputs or outputs say so."""
+    return _first(decision.inputs, _SUBJECTS) or _first(decision.outputs, _SUBJECTS)
+
+
+def _decided(decision: Decision) -> str:
+    """What was decided, and why, from the outputs; without any the last thought. HTML."""
+    outputs, chain = decision.outputs, decision.chain
+    outcome, reason = _first(outputs, _OUTCOMES), _first(outputs, _REASONS)
+    if outcome:
+        reason = reason or _last(chain, "observation") or _last(chain, "thought")
+        return f"<strong>{esc(_words(outcome, 60))}</strong>" + (
+            f" – {esc(_words(reason, 150))}" if reason else ""
+        )
+    if not reason and isinstance(outputs, Mapping):
+        plain = {name: value for name, value in outputs.items() if isinstance(value, str | int | float)}
+        reason = " · ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in plain.items())
+    elif not reason and outputs not in (None, "", []):
+        reason = _words(outputs)
+    return esc(_words(reason or _last(chain, "thought"), 150))
 
 
 def drill_down(event: Mapping[str, object], endpoint: str, label: str) -> str:
@@ -155,22 +186,26 @@ def render_decisions(
         return _page('<p class="agv-empty">No decisions recorded yet.</p>')
     newest = sorted(decisions, key=lambda d: d.at, reverse=True)
     order = list(dict.fromkeys([*agents, *(decision.agent for decision in reversed(newest))]))
+    subjects = [_subject(decision) for decision in newest]
     rows = []
-    for decision in newest:
+    for decision, subject in zip(newest, subjects, strict=True):
         event = {"widget": "decision", "environment": environment, "key": dict(decision.key)}
         steps = len(decision.chain)
         link = drill_down(event, endpoint, "1 step" if steps == 1 else f"{steps} steps")
+        about = [_cell(esc(_words(subject, 60)), "w")] if any(subjects) else []
         rows.append(
             [
                 _cell(esc(decision.at[11:19]), "q w"),
                 _cell(_tag(decision.agent, order)),
                 _cell(esc(decision.type)),
+                *about,
+                _cell(_decided(decision)),
                 _cell(_confidence(decision.confidence), "w"),
-                _cell(esc(_gist(decision))),
                 _cell(link, "w"),
             ]
         )
-    heads = ("Time (UTC)", "Agent", "Decision", "Confidence", "What the reasoning came to", "Chain")
+    about = ["About"] if any(subjects) else []
+    heads = ("Time (UTC)", "Agent", "Decision", *about, "What was decided", "Confidence", "Reasoning")
     return _page(_table(heads, rows))
 
 

@@ -8,6 +8,7 @@ import re
 from decimal import Decimal
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,32 @@ def test_the_newest_decision_comes_first_with_what_it_came_to() -> None:
     given = [decision(f"2026-11-22T08:00:0{n}.000Z") for n in (1, 3, 2)]
     shown = tables.render_decisions(given, endpoint="arn", environment="demo")
     assert re.findall(r"concluded \S+:0(\d)", shown) == ["3", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ({"verdict": "reject", "review": None}, "<strong>reject</strong> – 2 of 8 tests fail"),
+        ({"root_cause": "off by one", "action": "none"}, "<strong>none</strong> – off by one"),
+        ({"explanation": "Round last.", "diff": "--- a"}, "Round last."),
+        ({"score": 7, "top_pick": "b"}, "score 7 · top pick b"),
+        ("accepted", "accepted"),
+        (None, "compare them"),
+    ],
+)
+def test_a_decision_says_what_was_decided_and_about_what(outputs: object, said: str) -> None:
+    chain = [{"thought": "compare them", "observation": "2 of 8 tests fail"}]
+    verdict = Decision(
+        {}, "qa", "verdict", "t", chain=chain, inputs={"function": "cart-total"}, outputs=outputs
+    )
+    shown = tables.render_decisions([verdict], endpoint="arn", environment="demo")
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
+    assert cells[3:5] == ["cart-total", said]
+
+
+def test_no_column_for_what_no_decision_names() -> None:
+    shown = tables.render_decisions([decision("t")], endpoint="arn", environment="demo")
+    assert "About" not in shown
 
 
 def test_a_drill_down_carries_the_decisions_key_back() -> None:
