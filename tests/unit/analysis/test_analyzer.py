@@ -194,6 +194,29 @@ def test_siblings(model: str, first: str | None) -> None:
     assert next(iter(siblings(model)), None) == first
 
 
+def test_failed_attempts_are_counted_and_no_cost_is_claimed_for_them() -> None:
+    ledger = Ledger()
+    ledger.call("engineer", "claude-sonnet-4-5", 1000, 500)
+    ledger.tell("engineer", "code_generated")
+    ledger.tell("qa", "test_failed", times=3)
+    ledger.tell("qa", "test_passed")
+    found = _opportunities(ledger)["failed_attempts"]
+    assert found["recommendation"].startswith("3 of 4 test runs failed")
+    assert "$" not in found["recommendation"]
+    assert (found["evidence"]["test_failed"], found["evidence"]["test_passed"]) == (3, 1)
+    assert not [name for name in found["evidence"] if "usd" in name]
+    assert found["estimated_savings_usd"] is None
+
+
+def test_money_in_evidence_has_no_trailing_zeros() -> None:
+    ledger = Ledger()
+    ledger.call("engineer", "claude-sonnet-4-5", 1000, 500)
+    ledger.call("qa", "claude-sonnet-4-5", 10, 5)
+    evidence = _opportunities(ledger)["high_cost_agent"]["evidence"]
+    assert str(evidence["total_cost_usd"]) == str(evidence["llm_cost_usd"]) == "0.0105"
+    assert str(evidence["compute_cost_usd"]) == "0"
+
+
 def test_lost_messages_and_loops_are_found_once() -> None:
     ledger = Ledger()
     early = NOW - timedelta(minutes=20)
