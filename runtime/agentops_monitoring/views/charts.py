@@ -61,16 +61,18 @@ def bars(values: Sequence[Value], *, width: float, height: float, title: str = "
 
 
 def ring(values: Sequence[Value], *, width: float, height: float, title: str = "shares") -> str:
-    """Shares of a whole as a ring, the total in its middle; names, figures and shares beside it."""
-    rows = [row for row in values if row.value > 0 and math.isfinite(row.value)]
-    total = sum(row.value for row in rows)
+    """Shares of a whole as a ring, the largest first, the total in its middle; their figures beside it."""
+    shaded = [(row, colour(row.color, index)) for index, row in enumerate(values)]
+    rows = [(row, shade) for row, shade in shaded if row.value > 0 and math.isfinite(row.value)]
+    rows.sort(key=lambda each: -each[0].value)
+    total = sum(row.value for row, _ in rows)
     beside = width > 300
     radius = max(24.0, min(height / 2 - 8, width * (0.22 if beside else 0.4)))
     centre, thick = (radius + 10 if beside else width / 2, height / 2), radius * 0.34
     parts, angle = [], -math.pi / 2
     pitch = min(24.0, height / max(1, len(rows)))
-    for index, row in enumerate(rows):
-        share, shade = row.value / total, colour(row.color, index)
+    for index, (row, shade) in enumerate(rows):
+        share = row.value / total
         figure = f"{row.written} · {figures.percent(share)}"
         path = _arc(centre, radius - thick / 2, angle, share * 2 * math.pi)
         tip = f"{row.label}: {figure}"
@@ -85,7 +87,7 @@ def ring(values: Sequence[Value], *, width: float, height: float, title: str = "
                 text(width - 6, y + 4, figure, size=12, anchor="end", weight=600),
             ]
     if rows:
-        whole, size = figures.write(total, rows[0].unit), max(11, radius * 0.2)
+        whole, size = figures.write(total, rows[0][0].unit), max(11, radius * 0.2)
         parts.append(text(centre[0], centre[1] + size * 0.36, whole, size=size, anchor="middle", weight=650))
     return document(width, height, *parts, title=title)
 

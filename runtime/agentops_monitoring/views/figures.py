@@ -78,8 +78,10 @@ def duration(milliseconds: Number) -> str:
 
 
 def percent(ratio: Number) -> str:
-    """0.923 → ``92.3%``; not-a-number → ``–``."""
+    """0.923 → ``92.3%``; what would round to nothing → ``<0.1%``; not-a-number → ``–``."""
     number = float(ratio) * 100
+    if 0 < number < 0.05:
+        return "<0.1%"
     return f"{_trim(f'{number:.1f}')}%" if math.isfinite(number) else "–"
 
 
@@ -124,8 +126,11 @@ def nice_ticks(low: float, high: float, wanted: int = 5, *, whole: bool = False)
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
+_IN_SECONDS = {Unit.MILLISECONDS: 0.001, Unit.SECONDS: 1.0}
+
+
 def tick_labels(ticks: Sequence[float], unit: Unit) -> list[str]:
-    """Labels of one axis: the same number of decimals on each, so that they read as a scale."""
+    """Labels of one axis: the same unit and number of decimals on each, so that they read as a scale."""
     top = max((abs(tick) for tick in ticks), default=0.0)
     if unit is Unit.USD and 0 < top < 1000:
         step = ticks[1] - ticks[0] if len(ticks) > 1 else top
@@ -133,6 +138,13 @@ def tick_labels(ticks: Sequence[float], unit: Unit) -> list[str]:
         if round(step * 10**decimals, 6) % 1:
             decimals += 1
         return ["$0" if tick == 0 else f"${tick:.{max(decimals, 2 if decimals else 0)}f}" for tick in ticks]
+    if unit in _IN_SECONDS:
+        seconds = _IN_SECONDS[unit]
+        # No minutes: steps of 1, 2 or 5 × 10ᵏ are round in seconds only.
+        name, size = ("s", seconds) if top * seconds >= 1 else ("ms", seconds * 1000)
+        return [f"{_significant(tick * size, 6)} {name}" if tick else "0" for tick in ticks]
+    if unit is Unit.PERCENT:
+        return [f"{_significant(tick, 6)}%" if tick else "0" for tick in ticks]
     return [write(tick, unit) if tick else "0" for tick in ticks]
 
 

@@ -93,7 +93,9 @@ def _scale(
     high = high if axis.maximum is not None else ticks[-1]
     high = high if high > low else low + 1
     ticks = [tick for tick in ticks if low <= tick <= high] or [low]
-    return _Scale(low, high, ticks, unit, axis.label, labels=figures.tick_labels(ticks, unit))
+    # Ticks of a time name their unit themselves, the one that suits them: a caption would name another.
+    caption = "" if axis.label == unit and unit in (Unit.MILLISECONDS, Unit.SECONDS) else axis.label
+    return _Scale(low, high, ticks, unit, caption, labels=figures.tick_labels(ticks, unit))
 
 
 def legend(entries: Sequence[tuple[str, str]], left: float, width: float) -> tuple[str, float]:
@@ -294,7 +296,8 @@ def time_series(
     entries = list(zip((one.label for one in series), shades, strict=True)) if show_legend else []
     names, names_height = legend(entries, x0, x1 - x0)
     beyond = any(mark.value > s.high for mark in levels if (s := rights if mark.right else lefts))
-    top, bottom = (22.0 if left.label or right.label or beyond else 10.0), height - names_height - 24
+    captions = any(scale.caption for scale in (lefts, rights) if scale)
+    top, bottom = (22.0 if captions or beyond else 10.0), height - names_height - 24
     for scale in (lefts, rights):
         if scale:
             scale.top, scale.bottom = top, bottom

@@ -145,3 +145,19 @@ def test_a_gauge_past_a_threshold_takes_its_colour() -> None:
     )
     arcs = [path.get("stroke") for path in parse(picture).iter(f"{SVG}path") if path.get("fill") == "none"]
     assert "#ff0000" in arcs
+
+
+def test_a_time_axis_names_its_unit_once() -> None:
+    texts = list(draw([minutes(400, 1900, unit=Unit.MILLISECONDS)], left=Axis(label="ms")).itertext())
+    assert "2 s" in texts
+    assert "ms" not in texts
+
+
+def test_a_ring_lists_the_largest_share_first_and_keeps_each_ones_colour() -> None:
+    values = [Value("small", 0.0001, color="#111199"), Value("large", 3), Value("middle", 1)]
+    shown = charts.ring(values, width=400, height=200)
+    texts = list(parse(shown).itertext())
+    order = [texts.index(name) for name in ("large", "middle", "small")]
+    assert order == sorted(order)
+    assert "0.0001 · <0.1%" in texts
+    assert shown.count("#111199") == 2

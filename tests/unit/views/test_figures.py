@@ -93,6 +93,24 @@ def test_money_ticks_are_told_apart(high: float) -> None:
     assert len(set(labels)) == len(ticks)
 
 
+@pytest.mark.parametrize(
+    ("high", "unit", "labels"),
+    [
+        (2000, Unit.MILLISECONDS, ["0", "0.5 s", "1 s", "1.5 s", "2 s"]),
+        (200, Unit.MILLISECONDS, ["0", "50 ms", "100 ms", "150 ms", "200 ms"]),
+        (200, Unit.SECONDS, ["0", "50 s", "100 s", "150 s", "200 s"]),
+        (0.04, Unit.PERCENT, ["0", "0.01%", "0.02%", "0.03%", "0.04%"]),
+    ],
+)
+def test_the_ticks_of_an_axis_share_one_unit(high: float, unit: Unit, labels: list[str]) -> None:
+    assert figures.tick_labels(figures.nice_ticks(0, high, 5), unit) == labels
+
+
+@pytest.mark.parametrize(("ratio", "shown"), [(0, "0%"), (0.0001, "<0.1%"), (0.001, "0.1%"), (1, "100%")])
+def test_a_share_that_is_there_is_never_nothing(ratio: float, shown: str) -> None:
+    assert figures.percent(ratio) == shown
+
+
 @given(st.integers(0, 2_000_000_000), st.integers(60, 10_000_000))
 def test_time_ticks_lie_within_the_time_shown(start: int, length: int) -> None:
     ticks = figures.time_ticks(start, start + length, 6)
