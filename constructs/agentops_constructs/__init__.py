@@ -6,7 +6,9 @@ try:
     import aws_cdk  # noqa: F401
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        "agentops_constructs needs the AWS CDK: pip install 'agentops-monitoring[cdk]'", name=missing.name
+        "agentops_constructs needs the AWS CDK: pip install 'agentops-monitoring[cdk]', "
+        "or in a clone of it: pip install '.[cdk]'",
+        name=missing.name,
     ) from missing
 
 from agentops_monitoring.catalogue import MetricDetail

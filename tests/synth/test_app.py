@@ -114,3 +114,18 @@ def test_node_need_not_be_installed(root: Path, tmp_path: Path) -> None:
 def test_the_folder_constructs_does_not_shadow_the_package(root: Path) -> None:
     assert "site-packages" in Path(constructs.__file__ or "").parts
     assert not (root / "constructs" / "__init__.py").exists()
+
+
+def test_without_the_cdk_the_import_says_how_to_install_it_from_an_index_and_from_a_clone(root: Path) -> None:
+    code = "import sys; sys.modules['aws_cdk'] = None; import agentops_constructs"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": os.pathsep.join([str(root / "constructs"), str(root / "runtime")])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    line = done.stderr.strip().splitlines()[-1]
+    assert "pip install 'agentops-monitoring[cdk]'" in line
+    assert "pip install '.[cdk]'" in line
