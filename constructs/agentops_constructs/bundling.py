@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from aws_cdk import Stack
 from aws_cdk import aws_lambda as lambda_
@@ -94,6 +94,12 @@ class Bundle:
                 seen.update(f"\0{place}/{relative.as_posix()}\0".encode())
                 seen.update(path.read_bytes())
         return seen.hexdigest()
+
+    def files(self) -> Iterator[tuple[PurePosixPath, Path]]:
+        """Yield each source file's place in the asset, and the file; packages are not among them."""
+        for place, tree in sorted(self.trees.items()):
+            for relative, path in self._files(place, tree):
+                yield PurePosixPath(place, relative.as_posix()), path
 
     def build(self, cache: Path, digest: str | None = None) -> Path:
         """Return the folder with the asset's content, made now or found in the cache."""

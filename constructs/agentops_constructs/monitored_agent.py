@@ -20,6 +20,7 @@ from constructs import Construct
 from agentops_monitoring import catalogue
 
 from . import bundling
+from .handler_check import check_handler
 from .monitoring_plane import PlaneBase
 from .naming import check_agent_name
 from .roles import allow_model, allow_network_interfaces, function_role
@@ -58,7 +59,8 @@ class MonitoredAgent(Construct):
     Raises
     ------
     ValueError
-        The runtime is no Python from 3.11 on, or a log setting would lose lines.
+        The runtime is no Python from 3.11 on, a log setting would lose lines, or the folder given as an
+        `AgentSource` does not hold the handler.
     """
 
     def __init__(
@@ -98,6 +100,9 @@ class MonitoredAgent(Construct):
         acknowledge(self.failed_events, "AwsSolutions-SQS3", "it is where failed events end")
         layers = list(function_props.pop("layers", None) or [])
         if isinstance(code, bundling.AgentSource):
+            # A layer, or another path to import from, may hold the handler.
+            if not layers and "PYTHONPATH" not in (environment or {}):
+                check_handler(self.agent_name, code, handler)
             code = bundling.code(self, bundling.agent_bundle(code))
         elif not is_image:
             layers.append(self._monitor_layer())

@@ -135,7 +135,7 @@ def test_any_handler_is_wrapped_with_no_change_to_its_code(
 def test_code_given_as_a_folder_carries_the_monitor_itself(
     stack: Stack, agent: Callable[..., MonitoredAgent], tmp_path: Path
 ) -> None:
-    (tmp_path / "index.py").touch()
+    (tmp_path / "index.py").write_text("def handler(event, context): return 1")
 
     agent(code=AgentSource(tmp_path))
 
