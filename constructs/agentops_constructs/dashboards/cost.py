@@ -17,7 +17,7 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
     """Return the widgets of the cost dashboard, row by row."""
     metrics = board.metrics
     found: list[list[cw.IWidget]] = [
-        [board.header("Cost", "What the agents spend, to the ledger's cent, in USD and UTC days.")],
+        [board.header("Cost", "What the agents spend, to the last digit, in USD and UTC days.")],
         [
             board.value(
                 "Spend today, USD",
