@@ -130,6 +130,8 @@ def _run(options: argparse.Namespace, services: Services, progress: Progress) ->
             model_log=options.out / MODEL_LOG,
             agentops_log=options.out / AGENTOPS_LOG,
             endpoint=endpoint,
+            alarm_note=f"HighCost is meant to fire in this demo: the daily budget, ${budget}, is set below "
+            "what the scripted model's run costs.",
         )
     print(report.text)
     print(f"  {_shown(options.out / 'index.html')}  the dashboards as deployed, with what they show now")

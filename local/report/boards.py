@@ -49,7 +49,7 @@ class Board:
 
 
 def names(cloudwatch: Any, environment: str) -> list[str]:
-    """The environment's dashboards, Main first; in production without a suffix (DESIGN.md 4)."""
+    """The environment's dashboards, Main first; in production without a suffix."""
     suffix = "" if environment == "production" else f"-{environment}"
     wanted = [f"AgentOps-Monitoring{kind}{suffix}" for kind in ("", "-Cost", "-Collaboration")]
     pages = cloudwatch.get_paginator("list_dashboards").paginate(DashboardNamePrefix="AgentOps-Monitoring")
@@ -162,9 +162,9 @@ def read_alarms(cloudwatch: Any, wanted: list[str] | None = None) -> list[dict[s
     return sorted(found, key=lambda a: (order.index(a["state"]), a["name"]))
 
 
-def alarm_chip(alarm: Mapping[str, str]) -> str:
-    """One alarm as a coloured chip."""
-    short = re.sub(r"^AgentOps-[^-]+-", "", alarm["name"])
+def alarm_chip(alarm: Mapping[str, str], known: str = "") -> str:
+    """One alarm as a coloured chip, without the beginning of its name that is `known` from elsewhere."""
+    short = re.sub(r"^AgentOps-[^-]+-", "", alarm["name"]).removeprefix(known)
     state = {"ALARM": "in alarm", "INSUFFICIENT_DATA": "no data"}.get(alarm["state"], alarm["state"])
     since = f"since {alarm['since']} UTC" if alarm["since"] else ""
     tip = " · ".join(part for part in (alarm["name"], since, alarm["about"], alarm["reason"]) if part)
@@ -174,9 +174,9 @@ def alarm_chip(alarm: Mapping[str, str]) -> str:
     )
 
 
-def chips(alarms: Iterable[Mapping[str, str]]) -> str:
-    """Alarms side by side."""
-    return f'<div class="chips">{"".join(map(alarm_chip, alarms))}</div>'
+def chips(alarms: Iterable[Mapping[str, str]], known: str = "") -> str:
+    """Alarms side by side, each without the `known` beginning of its name."""
+    return f'<div class="chips">{"".join(alarm_chip(alarm, known) for alarm in alarms)}</div>'
 
 
 def is_watch(alarm: Mapping[str, str]) -> bool:

@@ -42,6 +42,8 @@ class Facts:
     events: int
     workflows: int = 0
     alarms: list[dict[str, str]] = field(default_factory=list)
+    alarm_note: str = ""
+    """What a reader must know of the alarms to read them right; page only."""
     mails: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)

@@ -15,7 +15,7 @@ from .widgets import Span
 
 
 def tables_of(environment: str) -> Tables:
-    """The environment's tables (DESIGN.md 4)."""
+    """The environment's tables; only production's bear no suffix."""
     suffix = "" if environment == "production" else f"-{environment}"
     return Tables(*(f"agent-{name}{suffix}" for name in ("monitoring", "decisions", "ledger")))
 

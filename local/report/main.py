@@ -72,6 +72,7 @@ def build_report(
     mail_url: str | None = None,
     client: Callable[[str], Any] | None = None,
     color: bool | None = None,
+    alarm_note: str = "",
 ) -> Report:
     """Read the deployed environment, write ``index.html`` and ``summary.json``, and tell it as text.
 
@@ -91,6 +92,8 @@ def build_report(
         Gives the AWS client of a service, for tests.
     color : bool | None
         Colour in the text; by default on a terminal unless ``NO_COLOR`` is set.
+    alarm_note : str
+        A sentence that the page shows beside the alarms.
     """
     client = client or clients(endpoint)
     lines = recount.Lines()
@@ -101,6 +104,7 @@ def build_report(
     facts = ledger.collect(client("dynamodb"), tables, environment, span)
     facts.workflows = len(lines.traces)
     facts.runs = runs(lines.events.values())
+    facts.alarm_note = alarm_note
     facts.alarms = boards.read_alarms(client("cloudwatch"))
     facts.mails = read_mails(mail_url or endpoint or os.environ.get("AWS_ENDPOINT_URL"))
     facts.checks = recount.compare(

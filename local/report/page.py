@@ -87,14 +87,15 @@ def _run(facts: Facts) -> str:
         f"<li>{esc(w['dashboard'])} · {esc(w['title'])}: {esc(w['reason'])}</li>"
         for w in facts.widgets_without_data
     ]
+    note = f'<p class="soft note">{esc(facts.alarm_note)}</p>' if facts.alarm_note else ""
     cards = [
         _card("Agents", _agents(facts), wide=True),
         _card("Recount from the raw logs, the model's log and AgentOps",
               _table(("", "Check", ">Recounted", ">Recorded", ""), checks), wide=True),
         _card("Messages", _table(("Flow", ">Messages", ">Mean latency"), flows)),
         _card("E-mails sent through SNS", "".join(mails) or '<p class="soft">None.</p>'),
-        _card("Alarms on the agents", chips(a for a in facts.alarms if not is_watch(a)), wide=True),
-        _card("Alarms that wake the agents", chips(filter(is_watch, facts.alarms)), wide=True),
+        _card("Alarms on the agents", note + chips(a for a in facts.alarms if not is_watch(a)), wide=True),
+        _card("Alarms that wake the agents", chips(filter(is_watch, facts.alarms), "Watch-"), wide=True),
     ]  # fmt: skip
     cards += [_card("Widgets without data", f"<ul>{''.join(empty)}</ul>", wide=True)] if empty else []
     return f'<section data-name="run"><h2>The run</h2><div class="cards">{"".join(cards)}</div></section>'

@@ -15,6 +15,7 @@ import pytest
 
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.writer import LedgerWriter
+from local.report.boards import chips
 from local.report.console import Console, wants_color
 from local.report.ledger import tables_of
 from local.report.main import Report, build_report
@@ -100,7 +101,7 @@ Build = Callable[..., Report]
 
 @pytest.fixture
 def build(dynamodb: Any, tmp_path: Path) -> Build:
-    def built(*, lose: int = 0, color: bool = False) -> Report:
+    def built(*, lose: int = 0, color: bool = False, alarm_note: str = "") -> Report:
         processes, calls, spans = run()
         ingest(dynamodb, processes)
         for _ in range(lose):
@@ -128,6 +129,7 @@ def build(dynamodb: Any, tmp_path: Path) -> Build:
             agentops_log=tmp_path / "agentops.jsonl",
             client=clients.__getitem__,
             color=color,
+            alarm_note=alarm_note,
         )
 
     return built
@@ -202,6 +204,18 @@ def test_the_page_is_whole_and_needs_no_network(build: Build, tmp_path: Path) ->
     assert "Cost · demo" in page
     assert "<text>flow</text>" in page
     assert 'class="chip alarm"' in page
+
+
+def test_a_note_stands_beside_the_alarms_as_text(build: Build, tmp_path: Path) -> None:
+    build(alarm_note="meant <to> fire")
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.index("Alarms on the agents") < page.index("meant &lt;to&gt; fire")
+
+
+def test_a_chip_leaves_out_what_its_heading_says() -> None:
+    alarm = {"name": "AgentOps-demo-Watch-cart", "state": "OK", "since": "", "about": "", "reason": ""}
+    assert "<b>Watch-cart</b>" in chips([alarm])
+    assert "<b>cart</b>" in chips([alarm], "Watch-")
 
 
 def test_what_shows_nothing_is_named_with_its_reason(build: Build) -> None:
