@@ -145,7 +145,8 @@ def _decided(decision: Decision) -> str:
     outputs, chain = decision.outputs, decision.chain
     outcome, reason = _first(outputs, _OUTCOMES), _first(outputs, _REASONS)
     if outcome:
-        reason = reason or _last(chain, "observation") or _last(chain, "thought")
+        # An observation may go on with a whole log; what it says is in its first line.
+        reason = (reason or _last(chain, "observation") or _last(chain, "thought")).partition("\n")[0]
         return f"<strong>{esc(_words(outcome, 60))}</strong>" + (
             f" – {esc(_words(reason, 150))}" if reason else ""
         )

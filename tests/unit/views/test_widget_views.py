@@ -115,7 +115,7 @@ def test_the_newest_decision_comes_first_with_what_it_came_to() -> None:
     ],
 )
 def test_a_decision_says_what_was_decided_and_about_what(outputs: object, said: str) -> None:
-    chain = [{"thought": "compare them", "observation": "2 of 8 tests fail"}]
+    chain = [{"thought": "compare them", "observation": "2 of 8 tests fail\nTraceback: …"}]
     verdict = Decision(
         {}, "qa", "verdict", "t", chain=chain, inputs={"function": "cart-total"}, outputs=outputs
     )
