@@ -101,7 +101,10 @@ class AgentDashboard(Construct):
             widgets=rows,
         )
         self.url = dashboard_url(self.dashboard_name)
-        TreeValidation.ensure(self).expect(monitoring.metrics)
+        validation = TreeValidation.ensure(self)
+        validation.expect(monitoring.metrics)
+        named = [each.agent_name for each in agents if isinstance(each, AgentRef)]
+        validation.refer(self, monitoring.environment, [*named, *(name for flow in flows for name in flow)])
 
 
 def dashboard_url(name: str) -> str:

@@ -68,7 +68,9 @@ class CostAlarm(Construct):
             # A late value must neither clear the breach nor repeat its alert.
             missing=cw.TreatMissingData.IGNORE,
         )
-        TreeValidation.ensure(self)
+        validation = TreeValidation.ensure(self)
+        if isinstance(agent, str):
+            validation.refer(self, monitoring.environment, [agent])
 
 
 class MonitoringAlarms(Construct):

@@ -100,6 +100,7 @@ class PlaneBase(Construct):
         )
         if self.ready_to_ingest is not None:
             subscription.node.add_dependency(self.ready_to_ingest)
+        TreeValidation.ensure(self).add_agent(self.environment, agent_name)
         return subscription
 
 

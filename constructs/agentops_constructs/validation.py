@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jsii
-from aws_cdk import Acknowledgment, Stack, Validations
+from aws_cdk import Acknowledgment, Annotations, Stack, Token, Validations
 from aws_cdk import aws_cloudwatch as cw
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -24,13 +24,18 @@ _ATTRIBUTE = "_agentops_tree_validation"
 
 @jsii.implements(IValidation)
 class TreeValidation:
-    """Fails the synth on a widget or alarm that nothing feeds, and on log settings that lose lines."""
+    """Fails the synth on a widget or alarm that nothing feeds, and on log settings that lose lines.
+
+    Warns of agents' names that no agent of the app has; that agent may be in another app.
+    """
 
     def __init__(self, root: IConstruct) -> None:
         self._root = root
         self.detail = MetricDetail.MINIMAL
         self.event_types: set[str] = set()
         self.monitored: list[tuple[lambda_.Function, logs.ILogGroup]] = []
+        self._agents: dict[str, set[str]] = {}
+        self._named: list[tuple[IConstruct, str, str]] = []
 
     @classmethod
     def ensure(cls, scope: Construct) -> TreeValidation:
@@ -48,8 +53,17 @@ class TreeValidation:
         self.detail = max(self.detail, metrics.detail)
         self.event_types |= metrics.event_types
 
+    def add_agent(self, environment: str, agent: str) -> None:
+        """Count an agent, or another function with costs, among those of an environment."""
+        self._agents.setdefault(environment, set()).add(agent)
+
+    def refer(self, construct: IConstruct, environment: str, agents: Iterable[str]) -> None:
+        """Note the names, given as text, of agents that a construct shows or watches."""
+        self._named += [(construct, environment, each) for each in dict.fromkeys(agents)]
+
     def validate(self) -> list[str]:
         """Return what is wrong, a line each, with the path of the construct."""
+        self._warn_of_unknown_agents()
         problems = [*self._log_problems(), *self._name_problems()]
         for construct in self._root.node.find_all():
             if isinstance(construct, cw.CfnAlarm):
@@ -60,6 +74,16 @@ class TreeValidation:
                 continue
             problems += [f"{construct.node.path}: {problem}" for problem in self._metric_problems(metrics)]
         return problems
+
+    def _warn_of_unknown_agents(self) -> None:
+        for construct, environment, agent in self._named:
+            known = self._agents.get(environment)
+            if known and agent not in known and not Token.is_unresolved(agent):
+                Annotations.of(construct).add_warning_v2(
+                    f"agentops:unknown-agent-{agent}",
+                    f"no agent of this app in environment {environment} is named {agent!r}, they are "
+                    f"{', '.join(sorted(known))}: it shows nothing unless another app has that agent",
+                )
 
     def _name_problems(self) -> Iterator[str]:
         # CloudFormation would find out in the middle of a deployment.
