@@ -12,6 +12,7 @@ import aws_cdk as cdk
 from agentops_constructs import MonthlyEstimate, monthly_estimate
 from agentops_constructs.bundling import BundlingError
 from agentops_constructs.validation import acknowledge
+from agentops_monitoring import pricing
 
 from .agents_stack import AgentsStack
 from .dashboards_stack import DashboardsStack
@@ -88,6 +89,13 @@ def build(context: Mapping[str, Any] | None = None) -> Application:
         stacks = _stacks(app, settings)
     except (ValueError, BundlingError) as error:
         raise AppError(str(error)) from error
+    # Which model an application's own inference profile stands for is not in its ARN.
+    if ":application-inference-profile/" not in settings.model_id and not pricing.resolve(settings.model_id):
+        cdk.Annotations.of(stacks["agents"]).add_warning_v2(
+            "agentops:unpriced-model",
+            f"context model_id: the price book does not know it: calls of {settings.model_id} "
+            "will be counted as unpriced, not as $0",
+        )
     # Python 3.13 is the newest that the AgentOps SDK declares, and all functions run on one version.
     for stack in stacks.values():
         acknowledge(stack, "AwsSolutions-L1", "the newest Python that the AgentOps SDK declares")

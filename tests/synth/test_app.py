@@ -10,6 +10,9 @@ from pathlib import Path
 
 import constructs
 import pytest
+from aws_cdk.assertions import Annotations, Match
+
+from stacks.application import build
 
 from .conftest import EVERYTHING, NO_BUNDLING
 
@@ -129,3 +132,21 @@ def test_without_the_cdk_the_import_says_how_to_install_it_from_an_index_and_fro
     line = done.stderr.strip().splitlines()[-1]
     assert "pip install 'agentops-monitoring[cdk]'" in line
     assert "pip install '.[cdk]'" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "warned"),
+    [
+        ("global.anthropic.claude-sonnet-5-5", False),
+        ("anthropic.claud-sonet", True),
+        ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123", False),
+    ],
+)
+def test_a_model_without_a_price_is_a_warning(model: str, warned: bool) -> None:
+    application = build({**NO_BUNDLING, "model_id": model})
+    line = f"calls of {model} will be counted as unpriced, not as \\$0"
+
+    found = Annotations.from_stack(application.stacks["agents"]).find_warning(
+        "*", Match.string_like_regexp(line)
+    )
+    assert bool(found) is warned
