@@ -8,7 +8,7 @@ ENVIRONMENT ?= production
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION = 1
 CDK = node node_modules/aws-cdk/bin/cdk
-CONTEXT = -c environment=$(ENVIRONMENT) $(foreach pair,$(ARGS),-c $(pair))
+CONTEXT = -c environment=$(ENVIRONMENT) $(foreach pair,$(ARGS),$(if $(findstring =,$(pair)),-c $(pair),$(error ARGS: $(pair) has no value, expected key=value)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test prove synth deploy destroy test-alert lint bench docs prices lock clean

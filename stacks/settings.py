@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from agentops_constructs import MetricDetail
 from agentops_constructs.naming import check_environment
 
+ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL_ID = "global.anthropic.claude-sonnet-5-5"
 _EMAIL = re.compile(r"[^@\s,;]+@[^@\s,;]+\.[^@\s,;.]+")
 _SCHEDULE = re.compile(r"(rate|cron)\([^()]+\)")
@@ -75,7 +80,8 @@ class Settings:
         Raises
         ------
         SettingsError
-            A value makes no sense, or a key looks like a misspelt one of ours.
+            A value makes no sense, a key looks like a misspelt one of ours, or one from the command line is
+            neither ours nor the CDK's.
         """
         found: dict[str, Any] = {}
         problems: list[str] = []
@@ -189,4 +195,28 @@ def _misspelt(context: Mapping[str, Any]) -> list[str]:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
             if near:
                 problems.append(f"context {key}: there is no such setting; did you mean {near[0]}?")
+            elif key not in _context_of_files():
+                problems.append(f"context {key}: there is no such setting; there are {', '.join(known)}")
     return problems
+
+
+@cache
+def _context_of_files() -> frozenset[str]:
+    """Return the keys that the CDK CLI reads from files, all of it in one bag with the command line's.
+
+    What a file holds may be meant for others: a construct of the user's own, or the CLI, which keeps
+    `acknowledged-issue-numbers` there.
+    """
+    found: set[str] = set()
+    for path, key in (
+        (ROOT / "cdk.json", "context"),
+        (ROOT / "cdk.context.json", None),
+        (Path(os.path.expanduser("~/.cdk.json")), "context"),
+    ):
+        try:
+            content = json.loads(path.read_text())
+            found.update((content.get(key) or {}) if key else content)
+        except (OSError, ValueError):
+            # Not there; or the CLI itself says what is wrong with it.
+            continue
+    return frozenset(found)

@@ -234,7 +234,7 @@ class _Pairs(argparse.Action):
     ) -> None:
         key, equals, value = str(values).partition("=")
         if not equals or not key:
-            parser.error(f"expected KEY=VALUE after -c, not {values!r}")
+            parser.exit(2, f"error: context {values}: expected KEY=VALUE, such as {key or 'alert_email'}=…\n")
         namespace.context = {**namespace.context, key: value}
 
 

@@ -251,6 +251,16 @@ def test_wrong_context_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "daily_budget_usd" in line
 
 
+@pytest.mark.parametrize("given", ["alert_email", "=me@example.com"])
+def test_context_that_is_no_pair_is_one_line(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool.main(["deploy", "-c", given])
+
+    assert caught.value.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: context {given}: expected KEY=VALUE")
+
+
 def test_no_credentials_and_no_region_are_one_line_each() -> None:
     class Session:
         region_name: str | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stacks import settings as settings_module
 from stacks.settings import Settings, SettingsError
 
 
@@ -95,3 +97,28 @@ def test_a_misspelt_key_is_not_silently_ignored(written: str, meant: str) -> Non
 
 def test_the_cdk_s_own_context_is_left_alone() -> None:
     Settings.from_context({"@aws-cdk/core:checkSecretUsage": True, "aws:cdk:bundling-stacks": ["**"]})
+
+
+def test_a_key_that_nobody_knows_is_refused_with_those_there_are() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_context({"nonsense": "1"})
+
+    (line,) = caught.value.args
+    assert line.startswith("context nonsense: there is no such setting; there are environment, alert_email,")
+
+
+def test_keys_that_a_file_holds_are_somebody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(settings_module, "ROOT", tmp_path)
+    (tmp_path / "cdk.json").write_text('{"app": "x", "context": {"theirs": 1}}')
+    (tmp_path / "cdk.context.json").write_text('{"acknowledged-issue-numbers": [1]}')
+    (home / ".cdk.json").write_text('{"context": {"everywhere": true}}')
+    settings_module._context_of_files.cache_clear()
+    try:
+        Settings.from_context({"theirs": 1, "acknowledged-issue-numbers": [1], "everywhere": True})
+        with pytest.raises(SettingsError, match="context app"):
+            Settings.from_context({"app": "x"})
+    finally:
+        settings_module._context_of_files.cache_clear()
