@@ -6,6 +6,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ class DeployError(Exception):
     """The CDK CLI failed; the message is its reason and where its log is."""
 
 
+@cache
 def client(service: str) -> Any:
-    """Return the boto3 client of a service on the endpoint that the environment names."""
+    """Return the boto3 client of a service, made once, on the endpoint that the environment names."""
     config = Config(retries={"max_attempts": 2}, read_timeout=70, max_pool_connections=20)
     return boto3.client(service, config=config)  # type: ignore[call-overload]
 

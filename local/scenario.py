@@ -55,6 +55,7 @@ def drive(seed: int, count: int) -> None:
         A function did not fail on an input that it is known to fail on, or the bus refused a report.
     """
     chosen = incidents(seed, count)
+    client("lambda")  # boto3 makes clients in one thread at a time; used they may be in many
     pool = ThreadPoolExecutor(INCIDENTS_AT_ONCE)
     try:
         list(pool.map(_fail, chosen))
