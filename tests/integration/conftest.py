@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,21 @@ def cli_variables(url: str, home: Path) -> dict[str, str]:
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "CI": "true",
     }
+
+
+def run_command(words: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Run a command in the repository under more variables, and return what it printed; it has to succeed."""
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 class EmbeddedAws:

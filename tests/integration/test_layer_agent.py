@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +14,7 @@ from aws_cdk import aws_lambda as lambda_
 
 from agentops_constructs import MonitoredAgent, MonitoringPlane
 
-from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables
+from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables, run_command
 
 pytestmark = pytest.mark.xdist_group("layer")
 
@@ -74,16 +72,7 @@ def agents(aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory) -> Embedd
         ("bootstrap", f"aws://{ACCOUNT}/{REGION}"),
         ("deploy", "Layered", "--method", "direct"),
     ):
-        done = subprocess.run(
-            [*cdk, *words],
-            cwd=ROOT,
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout
+        run_command([*cdk, *words], variables)
     return aws
 
 

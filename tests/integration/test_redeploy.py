@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from .conftest import ACCOUNT, REGION, cli_variables, start_embedded_aws
+from .conftest import ACCOUNT, REGION, cli_variables, run_command, start_embedded_aws
 
 pytestmark = pytest.mark.xdist_group("redeploy")
 
@@ -34,22 +31,12 @@ def account() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def run(account: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(account: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a function that runs a command as the Makefile does, and returns what it printed."""
     variables = cli_variables(account, tmp_path_factory.mktemp("cdk"))
 
     def command(*words: str) -> str:
-        done = subprocess.run(
-            words,
-            cwd=root,
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        return run_command(words, variables)
 
     return command
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_cdk import App, Stack, assertions
+from aws_cdk import aws_lambda as lambda_
 
+from agentops_constructs import MonitoredAgent, MonitoringPlane
 from agentops_constructs.validation import dashboard_body
 from stacks.application import build
 
@@ -122,3 +125,63 @@ def production() -> Templates:
 def everything() -> Templates:
     """Another environment with every option."""
     return synthesized("staging", **EVERYTHING)
+
+
+@pytest.fixture
+def stack() -> Stack:
+    """Return the stack of another team."""
+    return Stack(App(context=NO_BUNDLING, analytics_reporting=False), "Team")
+
+
+@pytest.fixture
+def plane(stack: Stack) -> MonitoringPlane:
+    """Return a plane in it."""
+    return MonitoringPlane(stack, "Monitoring", environment="team", alert_email="team@example.com")
+
+
+@pytest.fixture
+def agent(stack: Stack, plane: MonitoringPlane) -> Callable[..., MonitoredAgent]:
+    """Return a function that makes an agent in it."""
+
+    def make(**changes: Any) -> MonitoredAgent:
+        given = {
+            "monitoring": plane,
+            "agent_name": "helper",
+            "code": lambda_.Code.from_inline("def handler(event, context): return 1"),
+            "handler": "index.handler",
+            **changes,
+        }
+        return MonitoredAgent(stack, given.pop("id", "Helper"), **given)
+
+    return make
+
+
+def synth(stack: Stack) -> assertions.Template:
+    """Return the template of a stack."""
+    return assertions.Template.from_stack(stack)
+
+
+def policy_statements(stack: Stack) -> list[dict[str, Any]]:
+    """Return the statements of every policy in a stack."""
+    return [
+        statement
+        for policy in synth(stack).find_resources("AWS::IAM::Policy").values()
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+    ]
+
+
+def allowed_actions(stack: Stack) -> set[str]:
+    """Return every action that a stack\'s policies name."""
+    found: set[str] = set()
+    for statement in policy_statements(stack):
+        found |= {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+    return found
+
+
+def failing_synth(stack: Stack) -> str:
+    """Return why a stack\'s app does not synthesize."""
+    app = stack.node.root
+    assert isinstance(app, App)
+    with pytest.raises(RuntimeError, match="Validation failed") as caught:
+        app.synth()
+    return str(caught.value)

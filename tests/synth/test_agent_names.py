@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from aws_cdk import App, Stack
+from aws_cdk import Stack
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk.assertions import Annotations, Match
 
@@ -20,16 +19,6 @@ from stacks.application import build
 from .conftest import EVERYTHING, NO_BUNDLING
 
 INLINE = lambda_.Code.from_inline
-
-
-@pytest.fixture
-def stack() -> Stack:
-    return Stack(App(context=NO_BUNDLING, analytics_reporting=False), "Team")
-
-
-@pytest.fixture
-def plane(stack: Stack) -> MonitoringPlane:
-    return MonitoringPlane(stack, "Monitoring", environment="team", alert_email="team@example.com")
 
 
 def unknown_agents(stack: Stack) -> list[str]:

@@ -36,6 +36,21 @@ class Ledger:
         self.lines += lines
 
 
+def types_written(code: str) -> list[str]:
+    """Run code in a process of its own, and return the types of the events that it wrote, sorted."""
+    runtime = Path(__file__).parents[3] / "runtime"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert answer.stderr == ""
+    return sorted(event["type"] for event in read_events(answer.stdout))
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
@@ -132,17 +147,7 @@ def test_a_process_writes_what_is_queued_at_its_end() -> None:
         "os.waitpid(child, 0)\n"
         "monitor.record_event('issue_detected')\n"
     )
-    runtime = Path(__file__).parents[3] / "runtime"
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert answer.stderr == ""
-    kinds = sorted(event["type"] for event in read_events(answer.stdout))
+    kinds = types_written(code)
     assert kinds == ["issue_detected", "test_failed"] + ["test_passed"] * 10
 
 
@@ -252,17 +257,7 @@ if __name__ == '__main__':
     ids=["recorded by an exit handler", "children of multiprocessing"],
 )
 def test_what_is_recorded_last_of_all_is_written_too(code: str, expected: list[str]) -> None:
-    runtime = Path(__file__).parents[3] / "runtime"
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert answer.stderr == ""
-    assert sorted(event["type"] for event in read_events(answer.stdout)) == expected
+    assert types_written(code) == expected
 
 
 def test_the_end_of_a_process_is_not_held_up_for_longer_than_its_bound(
