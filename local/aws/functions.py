@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from ministack.core.responses import request_scope
 from ministack.services import lambda_svc
 
 from local.aws import metrics, permissions
+from local.aws.faults import Faults, Rule
 from local.aws.invocation_log import InvocationLog, log_group
 from local.aws.runtime_api import Environment, Outcome
 
@@ -73,20 +75,23 @@ class Functions:
     ----------
     endpoint
         Where functions reach the local AWS.
+    faults
+        What is to go wrong.
     folder
         Where code is unpacked, once per hash.
     variables
         Added to each function's environment (`--function-env`).
     """
 
-    def __init__(self, endpoint: str, folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, endpoint: str, folder: Path, variables: Mapping[str, str], faults: Faults) -> None:
         self._endpoint = endpoint
+        self._faults = faults
         self._folder = folder
         self._variables = dict(variables)
         self._pools: dict[str, _Pool] = {}
         self._lock = threading.Lock()
         self._code_lock = threading.Lock()
-        self._all: set[Environment] = set()
+        self._all: dict[str, Environment] = {}  # by access key
         self._closed = False
 
     @property
@@ -95,7 +100,17 @@ class Functions:
         with self._lock:
             return sum(pool.busy for pool in self._pools.values())
 
-    def invoke(self, record: Record, event: Any, request_id: str = "") -> Result:
+    def environment_of(self, access_key: str) -> Environment | None:
+        """Return the environment that an access key belongs to."""
+        with self._lock:
+            return self._all.get(access_key)
+
+    def deliver(self, record: Record, event: Any, request_id: str = "") -> Result:
+        """Invoke for a service: as `invoke`, under the faults that are ordered for deliveries."""
+        fault = self._faults.of_delivery(record["config"]["FunctionName"], "throttle", "kill")
+        return self.invoke(record, event, request_id, fault)
+
+    def invoke(self, record: Record, event: Any, request_id: str = "", fault: Rule | None = None) -> Result:
         """Run one invocation to its end, and log and measure it.
 
         Raises
@@ -107,12 +122,14 @@ class Functions:
         name = config["FunctionName"]
         with account_of(config):
             try:
+                if fault is not None and fault.fault == "throttle":
+                    raise ThrottledError(name)
                 environment = self._acquire(record)
             except ThrottledError:
                 metrics.record("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
                 raise
             return self._invoke_in(
-                environment, record, json.dumps(event).encode(), request_id or str(uuid.uuid4())
+                environment, record, json.dumps(event).encode(), request_id or str(uuid.uuid4()), fault
             )
 
     def retire(self, name: str) -> None:
@@ -127,13 +144,18 @@ class Functions:
         """End every process."""
         with self._lock:
             self._closed = True
-            everything = list(self._all)
+            everything = list(self._all.values())
         for environment in everything:  # a busy one is closed by the thread that drives it
             environment.kill()
             shutil.rmtree(self._scratch(environment.log_stream), ignore_errors=True)
 
     def _invoke_in(
-        self, environment: Environment | None, record: Record, event: bytes, request_id: str
+        self,
+        environment: Environment | None,
+        record: Record,
+        event: bytes,
+        request_id: str,
+        fault: Rule | None,
     ) -> Result:
         config = record["config"]
         log = InvocationLog(config, request_id)
@@ -150,7 +172,8 @@ class Functions:
                 outcome = READY
             log.start()
             if outcome.status == "success":
-                outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout)
+                kill_after = math.inf if fault is None else fault.seconds
+                outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout, kill_after)
             log.lines(environment.take_lines())
             log.report(outcome, init, environment.peak_memory_mb())
             log.write(environment.log_stream)
@@ -207,7 +230,8 @@ class Functions:
         environment.close()
         shutil.rmtree(self._scratch(environment.log_stream), ignore_errors=True)
         with self._lock:
-            self._all.discard(environment)
+            self._all.pop(environment.access_key, None)
+        permissions.revoke(environment.access_key)
 
     def _scratch(self, log_stream: str) -> Path:
         """Return an environment's folder for temporary files, which lives as long as it does."""
@@ -224,7 +248,7 @@ class Functions:
         environment = Environment(command, variables, folder, int(config.get("MemorySize") or 128), stream)
         environment.revision = config["RevisionId"]
         with self._lock:
-            self._all.add(environment)
+            self._all[environment.access_key] = environment
             closed = self._closed
         if closed:
             environment.kill()
@@ -253,7 +277,7 @@ class Functions:
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": log_group(config),
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
-            **permissions.credentials(config),
+            **permissions.credentials(config, stream),
             "AWS_ENDPOINT_URL": self._endpoint,
             "AWS_ENDPOINT_URL_S3": self._endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",

@@ -8,6 +8,8 @@
     What each function has called: ``{function: {action: [resource, …]}}``.
 ``POST /_local/clock``  ``{"advance_seconds": n}``
     Move the time that alarms and schedules see.
+``GET /_local/faults``, ``PUT /_local/faults``  ``{"seed": n, "rules": [rule, …]}``
+    What is to go wrong (see ``faults``), and how often it has.
 ``POST /_local/schedules``
     Fire every enabled scheduled rule once, now.
 """
@@ -21,11 +23,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hypercorn.protocol.events import StreamClosed
 from ministack.services import eventbridge
 
 from local.aws import (
     alarms,
     clock,
+    faults,
     functions,
     invocations,
     logs,
@@ -66,9 +70,10 @@ class Local:
             raise RuntimeError(
                 f"local AWS: written against the internals of ministack {MINISTACK}, found {found}"
             )
-        self.functions = functions.Functions(endpoint, folder, function_variables)
-        self._invocations = invocations.Invocations(self.functions, retry_seconds, endpoint)
-        self._streams = streams.Streams(self.functions)
+        self._faults = faults.Faults()
+        self.functions = functions.Functions(endpoint, folder, function_variables, self._faults)
+        self._invocations = invocations.Invocations(self.functions, self._faults, retry_seconds, endpoint)
+        self._streams = streams.Streams(self.functions, self._faults)
         submit = self._invocations.submit
         functions.install(self.functions, submit)
         invocations.install(self._invocations)
@@ -77,6 +82,7 @@ class Local:
         self._subscriptions = logs.install(submit)
         notifications.install(submit)
         permissions.install()
+        faults.install(self._faults, self.functions.environment_of)
         templates.install()
         self._alarms = alarms.install()
         eventbridge._now_ts = clock.now
@@ -101,6 +107,11 @@ class Local:
                 return 200, notifications.mail()
             case "GET", "/_local/calls":
                 return 200, permissions.calls()
+            case "GET", "/_local/faults":
+                return 200, self._faults.state()
+            case "PUT", "/_local/faults":
+                self._faults.order(json.loads(body))
+                return 200, self._faults.state()
             case "POST", "/_local/clock":
                 return 200, {"now": clock.advance(float(json.loads(body)["advance_seconds"]))}
             case "POST", "/_local/schedules":
@@ -125,7 +136,11 @@ def application(inner: Application, local: Local) -> Application:
 
     async def serve(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/_local/"):
-            await inner(scope, receive, send)
+            try:
+                await inner(scope, receive, send)
+            except faults.NoAnswerError:
+                stream: Any = send.__self__  # type: ignore[attr-defined] # hypercorn's; ASGI always answers
+                await stream.send(StreamClosed(stream_id=stream.stream_id))
             return
         body = b""
         while True:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from ministack.core.responses import get_account_id
 from ministack.services import eventbridge, lambda_svc, sqs
 
 from local.aws import permissions
+from local.aws.faults import Faults
 from local.aws.functions import Functions, Record, Result, ThrottledError, account_of, reserved_concurrency
 
 RETRIES = 2  # Lambda's default for asynchronous invocations
@@ -27,7 +28,7 @@ MOST_AT_ONCE = 4  # of one function's events; its reserved concurrency, when tha
 log = logging.getLogger("local.aws.invocations")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Invocation:
     record: Record
     event: Any
@@ -35,6 +36,10 @@ class _Invocation:
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     accepted: float = field(default_factory=time.monotonic)
     attempts: int = 0
+
+    @property
+    def name(self) -> str:
+        return str(self.record["config"]["FunctionName"])
 
 
 @dataclass(slots=True)
@@ -50,30 +55,50 @@ class Invocations:
     ----------
     functions
         Where they run.
+    faults
+        What is to go wrong.
     retry_seconds
         The pause before the first retry, doubled for the second. AWS waits one and two minutes.
     """
 
-    def __init__(self, functions: Functions, retry_seconds: float, endpoint: str) -> None:
+    def __init__(self, functions: Functions, faults: Faults, retry_seconds: float, endpoint: str) -> None:
         self._functions = functions
+        self._faults = faults
         self._retry_seconds = retry_seconds
         self._endpoint = endpoint
         self._queues: dict[str, _Queue] = {}
+        self._held: set[_Invocation] = set()  # until a later one has passed them
         self._lock = threading.Lock()
         self._unfinished = 0
 
     @property
     def pending(self) -> int:
-        """Number of events accepted and not ended, retries that wait included."""
+        """Number of events accepted and not ended; those that wait, or are held back, are among them."""
         with self._lock:
             return self._unfinished
 
     def submit(self, record: Record, event: Any, *, done: Callable[[], object] = lambda: None) -> str:
         """Accept an event and return its request id; ``done`` is called when it has ended for good."""
         invocation = _Invocation(record, event, done)
+        fault = self._faults.of_delivery(invocation.name, "twice", "late", "reordered")
+        twice = fault is not None and fault.fault == "twice"
         with self._lock:
-            self._unfinished += 1
-        self._enqueue(invocation)
+            self._unfinished += 1 + twice
+        if fault is None or twice:
+            self._enqueue(invocation)
+            if (
+                twice
+            ):  # the queue is at fault, so it is the same request (Lambda guide: asynchronous invocation)
+                self._enqueue(replace(invocation, done=lambda: None))
+            return invocation.request_id
+        invocation.done()  # what comes after it does not wait for it
+        invocation.done = lambda: None
+        if fault.fault == "reordered":
+            with self._lock:
+                self._held.add(invocation)
+            self._later(fault.seconds, invocation, self._release)
+        else:
+            self._later(fault.seconds, invocation)
         return invocation.request_id
 
     def deliver(
@@ -110,17 +135,16 @@ class Invocations:
             log.exception("nothing delivered to %s", arn)
 
     def _enqueue(self, invocation: _Invocation) -> None:
-        config = invocation.record["config"]
         reserved = reserved_concurrency(invocation.record)
         most = MOST_AT_ONCE if reserved is None else min(reserved, MOST_AT_ONCE)
         with self._lock:
-            queue = self._queues.setdefault(config["FunctionName"], _Queue())
+            queue = self._queues.setdefault(invocation.name, _Queue())
             queue.waiting.append(invocation)
             if queue.workers >= max(most, 1):
                 return
             queue.workers += 1
         threading.Thread(
-            target=self._work, args=(queue,), name=f"async-{config['FunctionName']}", daemon=True
+            target=self._work, args=(queue,), name=f"async-{invocation.name}", daemon=True
         ).start()
 
     def _work(self, queue: _Queue) -> None:
@@ -134,7 +158,7 @@ class Invocations:
                 with account_of(invocation.record["config"]):
                     self._attempt(invocation)
             except Exception:  # ours, not the function's: said, and the event is given up
-                log.exception("asynchronous invocation of %s", invocation.record["config"]["FunctionName"])
+                log.exception("asynchronous invocation of %s", invocation.name)
                 self._end(invocation)
 
     def _attempt(self, invocation: _Invocation) -> None:
@@ -146,7 +170,7 @@ class Invocations:
             return
         try:
             invocation.attempts += 1
-            result = self._functions.invoke(invocation.record, invocation.event, invocation.request_id)
+            result = self._functions.deliver(invocation.record, invocation.event, invocation.request_id)
         except ThrottledError:
             invocation.attempts -= 1
             if age > oldest:
@@ -165,10 +189,19 @@ class Invocations:
         else:
             self._later(pause, invocation)
 
-    def _later(self, seconds: float, invocation: _Invocation) -> None:
-        timer = threading.Timer(seconds, self._enqueue, (invocation,))
+    def _later(
+        self, seconds: float, invocation: _Invocation, then: Callable[[_Invocation], None] | None = None
+    ) -> None:
+        timer = threading.Timer(seconds, then or self._enqueue, (invocation,))
         timer.daemon = True
         timer.start()
+
+    def _release(self, invocation: _Invocation) -> None:
+        with self._lock:
+            held = invocation in self._held
+            self._held.discard(invocation)
+        if held:
+            self._enqueue(invocation)
 
     def _give_up(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
         config, settings = invocation.record["config"], _settings(invocation.record)
@@ -202,6 +235,13 @@ class Invocations:
         invocation.done()
         with self._lock:
             self._unfinished -= 1
+            passed = [
+                one
+                for one in self._held
+                if one.name == invocation.name and one.accepted < invocation.accepted
+            ]
+        for one in passed:
+            self._release(one)
 
 
 def _settings(record: Record) -> Mapping[str, Any]:

@@ -1,9 +1,10 @@
 """Least privilege: each call of a function is held against its role, by MiniStack's evaluator, and recorded.
 
-Each function has credentials of its own, an STS session of its role, so MiniStack knows whose call it is
-(``AUTH=true``; what other callers sign with is the account's root). Added here is what it leaves out: AWS's
-wording with the resource, the log stream that CloudWatch Logs checks, what Lambda does under the function's
-role, services that invoke a function, and that a call or a policy which it can't judge is refused by name.
+Each environment has credentials of its own, an STS session of its function's role, so MiniStack knows whose
+call it is (``AUTH=true``; what other callers sign with is the account's root). Added here is what it leaves
+out: AWS's wording with the resource, the log stream that CloudWatch Logs checks, what Lambda does under the
+function's role, services that invoke a function, and that a call or a policy which it can't judge is refused
+by name.
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ _told: set[str] = set()
 log = logging.getLogger("local.aws.permissions")
 
 
-def credentials(config: Config) -> dict[str, str]:
-    """Return a function's credentials, as environment variables."""
+def credentials(config: Config, environment: str = "") -> dict[str, str]:
+    """Return an environment's credentials, as variables; without one Lambda's, under the function's role."""
     _, _, _, _, account, _, name = config["FunctionArn"].split(":")[:7]
     role = config["Role"].rpartition("/")[2]
-    key = "ASIA" + hashlib.sha256(f"{config['FunctionArn']} {role}".encode()).hexdigest()[:16].upper()
+    key = (
+        "ASIA"
+        + hashlib.sha256(f"{config['FunctionArn']} {role} {environment}".encode()).hexdigest()[:16].upper()
+    )
     sts._sessions[key] = {
         "Arn": f"arn:aws:sts::{account}:assumed-role/{role}/{name}",
         "SecretAccessKey": SECRET,
@@ -64,6 +68,11 @@ def credentials(config: Config) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_SESSION_TOKEN": config["FunctionArn"],
     }
+
+
+def revoke(access_key: str) -> None:
+    """Forget the credentials of an environment that has ended."""
+    sts._sessions.pop(access_key, None)
 
 
 def calls() -> dict[str, dict[str, list[str]]]:

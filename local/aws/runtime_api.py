@@ -8,6 +8,7 @@ when the response arrives, and is read to the end before the invocation is over.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import selectors
@@ -165,6 +166,8 @@ class Environment:
         log_stream: str,
     ) -> None:
         self.log_stream = log_stream
+        self.function = variables["AWS_LAMBDA_FUNCTION_NAME"]
+        self.access_key = variables["AWS_ACCESS_KEY_ID"]
         self.idle_since = time.monotonic()
         self.revision = ""
         self._memory = memory_mb * MEGABYTE
@@ -213,8 +216,13 @@ class Environment:
             self._end_by_kill()
         return outcome
 
-    def invoke(self, request_id: str, arn: str, event: bytes, seconds: float) -> Outcome:
-        """Hand over one event, and wait for the answer, the deadline or the end of the process."""
+    def invoke(
+        self, request_id: str, arn: str, event: bytes, seconds: float, kill_after: float = math.inf
+    ) -> Outcome:
+        """Hand over one event, and wait for the answer, the deadline or the end of the process.
+
+        ``kill_after`` so many seconds the process is ended: a fault to order.
+        """
         started = time.monotonic()
         while self._parked is None:
             if not self.alive or time.monotonic() - started > INIT_SECONDS:
@@ -234,7 +242,7 @@ class Environment:
             connection.answer("200 OK", headers, event)
         except OSError:
             return self._ended(started)
-        return self._until(started, seconds, init=False)
+        return self._until(started, seconds, init=False, kill_after=kill_after)
 
     def kill(self) -> None:
         """End the process and everything it started."""
@@ -258,9 +266,9 @@ class Environment:
         self._peak = max(self._peak, _memory(self._process.pid, "VmHWM"))
         return -(-min(self._peak, self._memory) // MEGABYTE)
 
-    def _until(self, started: float, limit: float, *, init: bool) -> Outcome:
+    def _until(self, started: float, limit: float, *, init: bool, kill_after: float = math.inf) -> Outcome:
         while True:
-            left = started + limit - time.monotonic()
+            left = started + min(limit, kill_after) - time.monotonic()
             self._step(min(max(left, 0), TICK))
             seconds = time.monotonic() - started
             if self._reply is not None:
@@ -268,6 +276,8 @@ class Environment:
                 return _replied(self._reply, seconds)
             if init and self._parked is not None:
                 return Outcome("success", b"", seconds)
+            if seconds >= kill_after:
+                self.kill()
             if not self.alive:
                 return self._ended(started)
             if left <= 0:

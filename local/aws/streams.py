@@ -15,6 +15,7 @@ from typing import Any
 from ministack.services import dynamodb, lambda_svc
 
 from local.aws import permissions
+from local.aws.faults import Faults
 from local.aws.functions import Functions, Result, ThrottledError
 
 BATCH_BYTES = 6_000_000  # a synchronous invocation's payload (Lambda quotas)
@@ -32,8 +33,9 @@ class _Batch:
 class Streams:
     """Reads each table's stream for each mapping, one batch of a mapping at a time, in order."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, faults: Faults) -> None:
         self._functions = functions
+        self._faults = faults
         self._busy: set[str] = set()
         self._lock = threading.Lock()
 
@@ -89,7 +91,7 @@ class Streams:
     def _work(self, batch: _Batch, after: int) -> None:
         try:
             if batch.records:
-                self._process(batch, batch.records)
+                self._deliver(batch)
             lambda_svc._dynamodb_stream_positions[batch.mapping["UUID"]] = after
         except Exception:  # the batch stays where it is and is read again
             log.exception("stream mapping of %s", batch.mapping["FunctionName"])
@@ -99,6 +101,14 @@ class Streams:
                 self._busy.discard(batch.mapping["UUID"])
             lambda_svc.esm_wake.set()
 
+    def _deliver(self, batch: _Batch) -> None:
+        fault = self._faults.of_delivery(batch.function["config"]["FunctionName"], "twice", "late")
+        if fault is not None and fault.fault == "late":
+            time.sleep(fault.seconds)
+        self._process(batch, batch.records)
+        if fault is not None and fault.fault == "twice":
+            self._process(batch, batch.records)
+
     def _process(self, batch: _Batch, records: list[dict[str, Any]]) -> None:
         """Invoke until every record is dealt with: taken, or given up and told to the failure destination."""
         mapping, attempts = batch.mapping, 0
@@ -106,7 +116,7 @@ class Streams:
         oldest = int(mapping.get("MaximumRecordAgeInSeconds", -1))
         while records and mapping["UUID"] in lambda_svc._esms:
             try:
-                result = self._functions.invoke(batch.function, {"Records": records})
+                result = self._functions.deliver(batch.function, {"Records": records})
             except ThrottledError:
                 time.sleep(FIRST_PAUSE)
                 continue

@@ -1,0 +1,266 @@
+"""Faults to order, seeded: calls that fail before or after their effect, deliveries that go wrong.
+
+``PUT /_local/faults {"seed": 7, "rules": [rule, …]}`` replaces every rule. A rule hits calls or deliveries:
+
+``{"call": "dynamodb:Transact*", "by": "agentops-ingest-*", "fault": …, "when": "before"}``
+    Calls by IAM action, and by the name of the function that makes them: any function unless it says so, and
+    any other caller for a pattern that matches the empty name. ``throttle`` and ``error`` (5xx) answer as the
+    service does. ``timeout`` gives no answer for ``seconds``, then ends the connection. ``conflict`` is
+    another transaction's on an item. ``kill`` ends the environment that calls. ``"when": "after"`` lets the
+    call have its effect first; a throttled call and a conflict never have one.
+``{"invoke": "agentops-*", "fault": …}``
+    What Lambda delivers: asynchronous events, log subscriptions among them, and batches of streams (who waits
+    for an answer makes a call). ``throttle`` refuses an attempt, ``kill`` ends one after ``seconds``, ``twice``
+    delivers once more, ``late`` after ``seconds``, ``reordered`` when a later event of the function has ended
+    or after ``seconds``. A stream keeps its order: ``reordered`` passes it by.
+
+``probability`` (1), ``skip`` so many matches first (0), fire at ``most`` so often (no end). The n-th match of
+a rule meets the n-th draw of its own dice, whatever other rules do; of those that would fire the first does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from random import Random
+from typing import Any
+
+from ministack import app
+from ministack.core import iam_actions
+
+from local.aws.runtime_api import Environment
+
+Json = Mapping[str, Any]
+Answer = tuple[int, dict[str, str], bytes]
+
+# By IAM prefix: (throttle, error), each (code, HTTP status). Declared by botocore's service models, or common
+# to all services ("Common errors" of each API reference), or known to botocore's retries.
+ERRORS = {
+    "bedrock": (("ThrottlingException", 429), ("InternalServerException", 500)),
+    "cloudwatch": (("ThrottlingException", 400), ("InternalServiceError", 500)),
+    "dynamodb": (("ThrottlingException", 400), ("InternalServerError", 500)),
+    "events": (("ThrottlingException", 400), ("InternalException", 500)),
+    "lambda": (("TooManyRequestsException", 429), ("ServiceException", 500)),
+    "logs": (("ThrottlingException", 400), ("ServiceUnavailableException", 503)),
+    "s3": (("SlowDown", 503), ("InternalError", 500)),
+    "secretsmanager": (("ThrottlingException", 400), ("InternalServiceError", 500)),
+    "sns": (("ThrottlingException", 400), ("InternalError", 500)),
+    "sqs": (("RequestThrottled", 403), ("InternalFailure", 500)),
+    "ssm": (("ThrottlingException", 400), ("InternalServerError", 500)),
+}
+COMMON = (("ThrottlingException", 400), ("InternalFailure", 500))
+TRANSACTIONS = ("dynamodb:TransactWriteItems", "dynamodb:TransactGetItems")
+WRITES = ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
+# By kind of rule and fault, the fields beside those that any rule may have.
+FAULTS = {
+    "call": {
+        "throttle": "by",
+        "error": "by when",
+        "timeout": "by when seconds",
+        "conflict": "by",
+        "kill": "by when",
+    },
+    "invoke": {"throttle": "", "kill": "seconds", "twice": "", "late": "seconds", "reordered": "seconds"},
+}
+
+
+class NoAnswerError(Exception):
+    """The connection ends without an answer."""
+
+
+@dataclass(slots=True)
+class Rule:
+    """One rule, as it was given, and what became of it."""
+
+    given: Json
+    dice: Random
+    picks: Random
+    matched: int = 0
+    fired: int = 0
+
+    @property
+    def fault(self) -> str:
+        """What happens."""
+        return str(self.given["fault"])
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes."""
+        return float(self.given["seconds"])
+
+    def fires(self) -> bool:
+        """Count a match and return whether it is to be hit."""
+        self.matched += 1
+        hit = self.dice.random() < self.given.get("probability", 1)
+        return bool(
+            hit and self.given.get("skip", 0) < self.matched and self.fired < self.given.get("most", math.inf)
+        )
+
+
+class Faults:
+    """The rules in force."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+        self._lock = threading.Lock()
+
+    def order(self, document: Json) -> None:
+        """Replace every rule.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that is wrong, and what was expected.
+        """
+        _expect(isinstance(document, dict), "body", "an object", document)
+        _expect(set(document) <= {"seed", "rules"}, "body", "no fields but seed and rules", list(document))
+        seed: Any = document.get("seed", 0)
+        rules: Any = document.get("rules")
+        _expect(_number(seed, whole=True), "seed", "a whole number of at least 0", seed)
+        _expect(isinstance(rules, list), "rules", "a list", rules)
+        for index, given in enumerate(rules):
+            _check(f"rules[{index}]", given)
+        made = [
+            Rule(given, Random(f"{seed} {index}"), Random(f"{seed} {index} picks"))
+            for index, given in enumerate(rules)
+        ]
+        with self._lock:
+            self.rules = made
+
+    def state(self) -> Json:
+        """Return each rule with how often it has matched and fired."""
+        with self._lock:
+            return {"rules": [{**r.given, "matched": r.matched, "fired": r.fired} for r in self.rules]}
+
+    def of_delivery(self, function: str, *faults: str) -> Rule | None:
+        """Return what is to happen to a delivery, of the faults that are possible at this point of it."""
+        return self._choose(
+            lambda rule: (
+                "invoke" in rule and rule["fault"] in faults and fnmatchcase(function, rule["invoke"])
+            )
+        )
+
+    def of_call(self, action: str, caller: str) -> Rule | None:
+        """Return what is to happen to a call; ``caller`` is a function's name, or empty."""
+
+        def hits(rule: Json) -> bool:
+            possible = {"kill": bool(caller), "conflict": action in TRANSACTIONS + WRITES}
+            return (
+                fnmatchcase(action, rule.get("call", ""))
+                and fnmatchcase(caller, rule.get("by", "?*"))
+                and possible.get(rule["fault"], True)
+            )
+
+        return self._choose(hits)
+
+    def _choose(self, hits: Callable[[Json], bool]) -> Rule | None:
+        if not self.rules:
+            return None
+        with self._lock:
+            chosen = [rule for rule in self.rules if hits(rule.given) and rule.fires()]
+            if not chosen:
+                return None
+            chosen[0].fired += 1
+            return chosen[0]
+
+
+def _expect(holds: bool, field: str, what: str, found: object) -> None:
+    if not holds:
+        raise ValueError(f"{field}: expected {what}, found {json.dumps(found)}")
+
+
+def _number(value: object, *, whole: bool = False, most: float = math.inf) -> bool:
+    kind = int if whole else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 <= value <= most
+
+
+FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "call": ("a pattern", lambda value: isinstance(value, str)),
+    "invoke": ("a pattern", lambda value: isinstance(value, str)),
+    "by": ("a pattern", lambda value: isinstance(value, str)),
+    "when": ("before or after", lambda value: value in ("before", "after")),
+    "seconds": ("a number of at least 0", _number),
+    "probability": ("a number from 0 to 1", partial(_number, most=1)),
+    "skip": ("a whole number of at least 0", partial(_number, whole=True)),
+    "most": ("a whole number of at least 0", partial(_number, whole=True)),
+}
+
+
+def _check(where: str, rule: Any) -> None:
+    _expect(isinstance(rule, dict), where, "an object", rule)
+    kinds = [kind for kind in FAULTS if kind in rule]
+    _expect(len(kinds) == 1, where, "either call or invoke", list(rule))
+    faults, fault = FAULTS[kinds[0]], rule.get("fault")
+    _expect(fault in faults, f"{where}.fault", " or ".join(faults), fault)
+    fields = faults[fault].split()
+    if "seconds" in fields:
+        _expect("seconds" in rule, f"{where}.seconds", FIELDS["seconds"][0], None)
+    for name in set(rule) - {"fault"}:
+        known = {*kinds, *fields, "probability", "skip", "most"}
+        _expect(name in known, f"{where}.{name}", f"no such field with {fault}", rule[name])
+        what, holds = FIELDS[name]
+        _expect(holds(rule[name]), f"{where}.{name}", what, rule[name])
+
+
+def _conflict(rule: Rule, action: str, body: bytes) -> Answer:
+    """Return the answer to a write on an item that another transaction holds, some items of a transaction."""
+    told = "Transaction is ongoing for the item"
+    if action in WRITES:
+        return _json(400, {"__type": "TransactionConflictException", "message": told})
+    count = len(json.loads(body)["TransactItems"])
+    hit = set(rule.picks.sample(range(count), rule.picks.randint(1, count)))
+    reasons = [
+        {"Code": "TransactionConflict", "Message": told} if i in hit else {"Code": "None"}
+        for i in range(count)
+    ]
+    codes = ", ".join(reason["Code"] for reason in reasons)
+    text = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
+    return _json(
+        400, {"__type": "TransactionCanceledException", "Message": text, "CancellationReasons": reasons}
+    )
+
+
+def _json(status: int, body: Json) -> Answer:
+    return status, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(body).encode()
+
+
+def install(faults: Faults, environment_of: Callable[[str], Environment | None]) -> None:
+    """Put the rules before every call; ``environment_of`` an access key is the one that calls with it."""
+    stock = app._dispatch_service_request
+
+    async def dispatch(method: str, path: str, headers: Any, body: bytes, query: Any, request_id: str) -> Any:
+        if not faults.rules:
+            return await stock(method, path, headers, body, query, request_id)
+        parameters = app._routing_params(method, path, headers, body, query)
+        service = app.detect_service(method, path, headers, parameters)
+        action = iam_actions.extract_iam_action(service, method, path, headers, body, parameters) or ""
+        caller = environment_of(app.extract_access_key_id(headers, query) or "")
+        rule = faults.of_call(action, caller.function if caller else "")
+        answer: Any = None
+        if rule is None or rule.given.get("when") == "after":
+            answer = await stock(method, path, headers, body, query, request_id)
+        if rule is None:
+            return answer
+        match rule.fault:
+            case "conflict":
+                return _conflict(rule, action, body)
+            case "timeout":
+                await asyncio.sleep(rule.seconds)
+                raise NoAnswerError
+            case "kill" if caller is not None:
+                await asyncio.to_thread(caller.kill)
+                raise NoAnswerError
+        code, status = ERRORS.get(action.partition(":")[0], COMMON)[rule.fault == "error"]
+        told = "Rate exceeded" if rule.fault == "throttle" else "The request failed for an internal reason."
+        _, sent, content = iam_actions.access_denied_response(
+            service, action, "", request_id, error_code=code, message=told, headers=headers
+        )
+        return status, {**sent, "x-amzn-requestid": request_id}, content
+
+    app._dispatch_service_request = dispatch
