@@ -10,9 +10,9 @@
     call have its effect first; a throttled call and a conflict never have one.
 ``{"invoke": "agentops-*", "fault": …}``
     What Lambda delivers: asynchronous events, log subscriptions among them, and batches of streams (who waits
-    for an answer makes a call). ``throttle`` refuses an attempt, ``kill`` ends one after ``seconds``, ``twice``
-    delivers once more, ``late`` after ``seconds``, ``reordered`` when a later event of the function has ended
-    or after ``seconds``. A stream keeps its order: ``reordered`` passes it by.
+    for an answer, calls). ``throttle`` refuses an attempt, ``kill`` ends one after ``seconds``. ``twice``
+    delivers once more, ``late`` after ``seconds``, ``reordered`` once a later event of its function ended,
+    ``seconds`` later at most. A stream keeps its order: ``reordered`` passes it by.
 
 ``probability`` (1), ``skip`` so many matches first (0), fire at ``most`` so often (no end). The n-th match of
 a rule meets the n-th draw of its own dice, whatever other rules do; of those that would fire the first does.
@@ -196,7 +196,7 @@ def _check(where: str, rule: Any) -> None:
     _expect(isinstance(rule, dict), where, "an object", rule)
     kinds = [kind for kind in FAULTS if kind in rule]
     _expect(len(kinds) == 1, where, "either call or invoke", list(rule))
-    faults, fault = FAULTS[kinds[0]], rule.get("fault")
+    faults, fault = FAULTS[kinds[0]], str(rule.get("fault"))
     _expect(fault in faults, f"{where}.fault", " or ".join(faults), fault)
     fields = faults[fault].split()
     if "seconds" in fields:
