@@ -1,6 +1,8 @@
 """CloudWatch alarms: evaluated on new data and each second, with metric math, M of N and missing data.
 
-The current period counts as soon as it has data, in place of CloudWatch's delay.
+As on AWS, periods end with a minute of the clock, whatever their length ("Alarm evaluation": a period of 5
+minutes is evaluated each minute, on the last 5). The current minute counts as soon as it has data, in place
+of CloudWatch's delay.
 """
 
 from __future__ import annotations
@@ -13,22 +15,28 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ministack.core.responses import get_account_id, request_scope
-from ministack.services import cloudwatch, eventbridge, sns
+from ministack.core.responses import get_account_id, get_region, request_scope
+from ministack.services import cloudwatch, eventbridge, lambda_svc, sns
 from ministack.services.cloudformation import provisioners
 
 from local.aws import clock, metrics, permissions
 
 TICK = 1.0  # seconds between evaluations without new data
 PAUSE = 0.05  # seconds in which new data gathers
-ACTIONS = ("AlarmActions", "OKActions", "InsufficientDataActions")
+MINUTE = 60
+ACTIONS = {"ALARM": "AlarmActions", "OK": "OKActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
 SPARE_PERIODS = 2  # CloudWatch looks at a few periods more than it evaluates (Alarm user guide, missing data)
+# PutMetricAlarm, API reference.
+MOST_METRICS, LONGEST_WINDOW, LONGEST_WINDOW_OF_HOURS = 10, 86_400, 7 * 86_400
+UNSERVED = ("ThresholdMetricId", "EvaluateLowSampleCountPercentile", "EvaluationCriteria", "Unit")
+FUNCTION_CALLER = "lambda.alarms.cloudwatch.amazonaws.com"
 _COMPARE: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "GreaterThanOrEqualToThreshold": (lambda value, limit: value >= limit, "greater than or equal to"),
     "GreaterThanThreshold": (lambda value, limit: value > limit, "greater than"),
     "LessThanThreshold": (lambda value, limit: value < limit, "less than"),
     "LessThanOrEqualToThreshold": (lambda value, limit: value <= limit, "less than or equal to"),
 }
+_told: dict[str, dict[str, Any]] = {}  # the last state of each alarm that was acted on, by ARN
 log = logging.getLogger("local.aws.alarms")
 
 
@@ -51,14 +59,14 @@ def decide(points: list[bool | None], needed: int, window: int, missing: str, st
     real = [point for point in points if point is not None][-window:]
     if missing in ("breaching", "notBreaching"):
         real += [missing == "breaching"] * (window - len(real))
-    breaching = sum(real)
-    if not real:
-        return state if missing == "ignore" else "INSUFFICIENT_DATA"
-    if breaching >= needed:
+        return "ALARM" if sum(real) >= needed else "OK"
+    if sum(real) >= needed:
         return "ALARM"
-    if breaching == len(real):  # too few points, but each of them breaches
-        return state if missing == "ignore" else "ALARM"
-    return "OK"
+    if not all(real):
+        return "OK"
+    # No data, or too little, but all of it breaches: an alarm only once the oldest breach is M periods old.
+    early = not real or len(points) - points.index(True) < needed
+    return state if missing == "ignore" else "INSUFFICIENT_DATA" if early else "ALARM"
 
 
 class Alarms:
@@ -76,12 +84,13 @@ class Alarms:
     def start(self) -> None:
         """Evaluate from now on."""
         metrics.on_new_data(self.dirty.set)
+        clock.on_move(self.dirty.set)
         threading.Thread(target=self._run, name="alarms", daemon=True).start()
 
     def _run(self) -> None:
         while True:
-            if not self.dirty.wait(TICK):
-                metrics.record_queues()
+            self.dirty.wait(TICK)
+            metrics.record_queues()
             time.sleep(PAUSE)
             with self._evaluating:
                 self.dirty.clear()
@@ -99,13 +108,13 @@ def evaluate(alarm: dict[str, Any]) -> None:
     period = max(metrics.period_of(query) for query in queries)
     window = int(alarm.get("EvaluationPeriods") or 1)
     needed = int(alarm.get("DatapointsToAlarm") or window)
-    end = (int(clock.now() // period) + 1) * period
-    answers = metrics.evaluate(queries, end - period * (window + SPARE_PERIODS + 1), end)
+    minute = int(clock.now() // MINUTE) * MINUTE
+    end = minute + MINUTE if _has_data(queries, minute) else minute
+    times = range(end - period * (window + SPARE_PERIODS), end, period)
+    answers = metrics.evaluate(queries, times.start, end, anchor=times.start)
     values = answers[next(query["Id"] for query in queries if query.get("ReturnData", True))]
     compare, words = _COMPARE[alarm["ComparisonOperator"]]
     threshold = float(alarm["Threshold"])
-    last = end - period if end - period in values else end - 2 * period
-    times = [last - period * back for back in reversed(range(window + SPARE_PERIODS))]
     points = [compare(values[at], threshold) if at in values else None for at in times]
     old = str(alarm["StateValue"])
     new = decide(points, needed, window, alarm.get("TreatMissingData") or "missing", old)
@@ -115,12 +124,12 @@ def evaluate(alarm: dict[str, Any]) -> None:
     shown = ", ".join(
         f"{value} ({datetime.fromtimestamp(at, UTC):%d/%m/%y %H:%M:%S})" for at, value in recent
     )
-    reason = f"Insufficient Data: {window} datapoint{'s' if window > 1 else ''} were unknown."
+    reason = f"Insufficient Data: {_datapoints(window)} {'was' if window == 1 else 'were'} unknown."
     if new != "INSUFFICIENT_DATA":
+        verb = ("was " if len(recent) == 1 else "were ") + ("" if new == "ALARM" else "not ")
         reason = (
-            f"Threshold Crossed: {len(recent)} out of the last {window} datapoints [{shown}] was "
-            f"{'' if new == 'ALARM' else 'not '}{words} the threshold ({threshold}) "
-            f"(minimum {needed} for {old} -> {new} transition)."
+            f"Threshold Crossed: {len(recent)} out of the last {_datapoints(window)} [{shown}] {verb}{words} "
+            f"the threshold ({threshold}) (minimum {_datapoints(needed)} for {old} -> {new} transition)."
         )
     told = {
         "version": "1.0",
@@ -133,7 +142,18 @@ def evaluate(alarm: dict[str, Any]) -> None:
     cloudwatch._set_alarm_state(
         {}, {**answer, "StateReasonData": json.dumps(told)}, is_cbor=False, is_json=True
     )
-    alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = int(clock.now())
+    alarm["StateTransitionedTimestamp"] = alarm["StateUpdatedTimestamp"]
+
+
+def _has_data(queries: list[dict[str, Any]], minute: int) -> bool:
+    stats = [query["MetricStat"] for query in queries if query.get("MetricStat")]
+    return any(
+        metrics.series(stat["Metric"], MINUTE, "SampleCount", minute, minute + MINUTE) for stat in stats
+    )
+
+
+def _datapoints(count: int) -> str:
+    return f"{count} datapoint{'s' if count > 1 else ''}"
 
 
 def _queries(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -145,11 +165,67 @@ def _queries(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"Id": "m1", "MetricStat": {"Metric": metric, "Period": int(alarm["Period"]), "Stat": statistic}}]
 
 
-def _tell_bus(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
-    """Send the state-change event to the default bus (CloudWatch user guide, alarm events)."""
-    state = {"value": new, "reason": reason, "timestamp": _stamp(clock.now())}
-    if alarm.get("StateReasonData"):
-        state["reasonData"] = alarm["StateReasonData"]
+def _check(name: str, alarm: Mapping[str, Any]) -> None:
+    """Refuse what CloudWatch refuses of an alarm (PutMetricAlarm, API reference), and what is not served."""
+    queries = _queries(alarm)
+    periods = {metrics.period_of(query) for query in queries if "MetricStat" in query or "Period" in query}
+    period, window = max(periods, default=0), int(alarm.get("EvaluationPeriods") or 1)
+    unserved = [one for one in UNSERVED if alarm.get(one)]
+    actions = [str(arn) for kind in ACTIONS.values() for arn in alarm.get(kind) or []]
+    unserved += [arn for arn in actions if arn.split(":")[2:3] not in (["sns"], ["lambda"])]
+    unserved += [] if alarm.get("ComparisonOperator") in _COMPARE else [str(alarm.get("ComparisonOperator"))]
+    unserved += [f"a period of {one} seconds" for one in periods if one in (10, 20, 30)]
+    if unserved:
+        raise ValueError(f"local AWS: alarm {name}: not served: {', '.join(unserved)}")
+    if len(periods) > 1 or period < MINUTE or period % MINUTE:
+        raise ValueError("Period must be 10, 20, 30 or a multiple of 60, and the same in all metrics")
+    if period * window > (LONGEST_WINDOW if period < 3600 else LONGEST_WINDOW_OF_HOURS):
+        raise ValueError("Metrics cannot be checked across more than a day, with periods of hours 7 days")
+    if sum("MetricStat" in query for query in queries) > MOST_METRICS:
+        raise ValueError(f"an alarm can use at most {MOST_METRICS} metrics")
+    if sum(query.get("ReturnData", True) for query in queries) != 1:
+        raise ValueError("exactly one element of the metrics list should return data")
+    if not 1 <= int(alarm.get("DatapointsToAlarm") or window) <= window:
+        raise ValueError("DatapointsToAlarm must be from 1 to EvaluationPeriods")
+    metrics.evaluate(queries, 0, period)  # names an unknown id, statistic or function
+
+
+def _act(alarm: dict[str, Any], old: str, new: str, reason: str) -> list[str]:
+    """Send the state-change event to the default bus and to functions; return the topics to publish to.
+
+    Source: CloudWatch user guide, "Alarm events and EventBridge", "Invoke a Lambda function from an alarm".
+    """
+    arn, now = alarm["AlarmArn"], _stamp(clock.now())
+    previous = _told.get(arn)
+    if not previous or previous["value"] != old:  # the first change, or that of another alarm of the name
+        previous = {"value": old, "reason": "Unchecked: Initial alarm creation", "timestamp": now}
+    state = _told[arn] = {"value": new, "reason": reason, "timestamp": now}
+    if (facts := alarm.get("StateReasonData")) and facts != previous.get("reasonData"):
+        state["reasonData"] = facts  # SetAlarmState without its own leaves the former one
+    detail: dict[str, Any] = {"alarmName": alarm["AlarmName"], "state": state, "previousState": previous}
+    detail["configuration"] = {"description": alarm.get("AlarmDescription") or "", "metrics": _told_of(alarm)}
+    entry: dict[str, Any] = {"Source": "aws.cloudwatch", "DetailType": "CloudWatch Alarm State Change"}
+    entry |= {"Resources": [arn], "Detail": json.dumps(detail)}
+    eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
+    event = {"source": "aws.cloudwatch", "alarmArn": arn, "accountId": get_account_id(), "time": now}
+    event |= {"region": get_region(), "alarmData": detail}
+    topics = []
+    for action in alarm.get(ACTIONS[new]) or [] if alarm.get("ActionsEnabled", True) else []:
+        found = lambda_svc._get_func_record_for_ref(action) if ":lambda:" in action else (None, None)
+        if found[0] and permissions.may_invoke(FUNCTION_CALLER, arn, found[0]):
+            lambda_svc.invoke_async_with_retry({**found[0], "config": found[1]}, event)
+        elif ":sns:" in action and sns.topic_policy_allows(
+            action, "cloudwatch.amazonaws.com", arn, get_account_id()
+        ):
+            topics.append(action)
+        else:
+            permissions.tell(
+                f"{alarm['AlarmName']} does not reach {action}: missing, or its policy does not allow it"
+            )
+    return topics
+
+
+def _told_of(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
     listed = []
     for query in _queries(alarm):
         entry: dict[str, Any] = {"id": query["Id"], "returnData": query.get("ReturnData", True)}
@@ -161,24 +237,7 @@ def _tell_bus(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
         else:
             entry |= {"expression": query["Expression"], "label": query.get("Label") or ""}
         listed.append(entry)
-    detail = {
-        "alarmName": alarm["AlarmName"],
-        "state": state,
-        "previousState": {"value": old},
-        "configuration": {"description": alarm.get("AlarmDescription") or "", "metrics": listed},
-    }
-    entry = {"Source": "aws.cloudwatch", "DetailType": "CloudWatch Alarm State Change"}
-    entry |= {"Resources": [alarm["AlarmArn"]], "Detail": json.dumps(detail)}
-    eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
-
-
-def _may_publish(alarm: Mapping[str, Any], arn: str) -> bool:
-    if ":sns:" not in arn or sns.topic_policy_allows(
-        arn, "cloudwatch.amazonaws.com", alarm["AlarmArn"], get_account_id()
-    ):
-        return True
-    permissions.tell(f"{alarm['AlarmName']} does not reach {arn}: its topic policy does not allow CloudWatch")
-    return False
+    return listed
 
 
 def _stamp(at: float) -> str:
@@ -186,44 +245,41 @@ def _stamp(at: float) -> str:
 
 
 def install() -> Alarms:
-    """Put our evaluation in MiniStack's place, metric math into its records, the bus beside its actions."""
+    """Put our evaluation in MiniStack's place, metric math into its records, our actions beside its own."""
     alarms = Alarms()
     stock_put, stock_record = cloudwatch._put_metric_alarm, provisioners._cw_metric_alarm_record
     stock_actions = cloudwatch._dispatch_alarm_actions
 
     def record(name: str, properties: Mapping[str, Any]) -> Any:
-        if not properties.get("Metrics"):
+        listed = json.loads(json.dumps(properties.get("Metrics") or []))
+        for query in listed:  # templates may say booleans and numbers as text
+            query["ReturnData"] = str(query.get("ReturnData", True)).lower() == "true"
+            if query.get("MetricStat"):
+                query["MetricStat"]["Period"] = int(query["MetricStat"]["Period"])
+        _check(name, {"Period": 60, **properties, "Metrics": listed})
+        if not listed:
             return stock_record(name, properties)
-        if properties.get("ThresholdMetricId"):
-            raise ValueError(f"local AWS: alarm {name}: ANOMALY_DETECTION_BAND is not supported")
         alarm = stock_record(name, {**properties, "Metrics": None, "MetricName": "-", "Namespace": "-"})
         for single in ("MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Period", "Dimensions"):
             alarm.pop(single, None)
-        alarm["Metrics"] = json.loads(json.dumps(properties["Metrics"]))
-        for query in alarm["Metrics"]:
-            query["ReturnData"] = str(query.get("ReturnData", True)).lower() == "true"
-            if query.get("MetricStat"):  # templates may say numbers as text
-                query["MetricStat"]["Period"] = int(query["MetricStat"]["Period"])
-        return alarm
+        return {**alarm, "Metrics": listed}
 
     def put_metric_alarm(params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool = False) -> Any:
-        if not (is_json and data.get("Metrics")):
-            return stock_put(params, data, is_cbor, is_json)
         try:
-            cloudwatch.cloudformation_put_metric_alarm(record(data["AlarmName"], data))
+            alarm = record(data["AlarmName"], data)
         except ValueError as error:
-            return cloudwatch._error("ValidationError", str(error), 400, use_json=True)
+            return cloudwatch._error("ValidationError", str(error), 400, is_json, is_cbor)
+        if not alarm.get("Metrics"):
+            return stock_put(params, data, is_cbor, is_json)
+        cloudwatch.cloudformation_put_metric_alarm(alarm)
         return cloudwatch._json_ok({})
 
     def act(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
-        _tell_bus(alarm, old, new, reason)
-        actions = {
-            name: [arn for arn in alarm.get(name) or [] if _may_publish(alarm, arn)] for name in ACTIONS
-        }
-        stock_actions({**alarm, **actions}, old, new, reason)
+        stock_actions({**alarm, ACTIONS[new]: _act(alarm, old, new, reason)}, old, new, reason)
 
     provisioners._cw_metric_alarm_record = record
     cloudwatch._put_metric_alarm = put_metric_alarm
+    cloudwatch._put_composite_alarm = metrics.refuse("composite alarms")
     cloudwatch._evaluate_alarm = lambda _: alarms.dirty.set()
     cloudwatch._dispatch_alarm_actions = act
     alarms.start()

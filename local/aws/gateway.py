@@ -85,8 +85,7 @@ class Local:
         faults.install(self._faults, self.functions.environment_of)
         templates.install()
         self._alarms = alarms.install()
-        eventbridge._now_ts = clock.now
-        eventbridge._SCHEDULER_TICK_INTERVAL = 1
+        clock.install()
 
     def idle(self) -> dict[str, int]:
         """Return what is under way, by kind, and their sum as ``pending``."""

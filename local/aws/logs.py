@@ -19,15 +19,18 @@ from typing import Any, Protocol
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import cloudwatch_logs, lambda_svc
 
-from local.aws import metrics, permissions
+from local.aws import clock, metrics, permissions
 
 WINDOW = 0.1  # seconds in which a stream's events gather into one delivery
 BATCH_BYTES = 700_000  # raw; an asynchronous event holds 1 MB (Lambda quotas)
-DELIVERY_TRIES = 5
+MOST_FILTERS = 2  # of one log group (CloudWatch Logs quotas)
+# CloudWatch Logs user guide, "Real-time processing of log data with subscriptions": when a function or the
+# permission is missing, its filter is off for up to 10 minutes, and lines are skipped.
+OFF_SECONDS = 600.0
 PAGE_EVENTS = 10_000  # FilterLogEvents
 Matcher = Callable[[str], bool]
 Key = tuple[str, str, str, str, str]  # account, region, group, stream, filter
-_TERM = re.compile(r'([?-]?)(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))')
+_TERM = re.compile(r'(?<!\S)([?-]?)(?:"((?:[^"\\]|\\.)+)"|(\w+))|(\S)', re.ASCII)
 NOT_PERMITTED = (
     "Could not execute the lambda function. Make sure you have given CloudWatch Logs permission to execute "
     "your function."
@@ -49,12 +52,17 @@ def compile_pattern(pattern: str) -> Matcher:
     Raises
     ------
     ValueError
-        For the JSON, space-delimited and regular-expression forms, which are not served here.
+        For a term that wants double quotes, and for the JSON, space-delimited and regular-expression forms,
+        which are not served here.
     """
     text = pattern.strip()
     if text[:1] in ("{", "[", "%"):
         raise ValueError(f"local AWS: this filter pattern form is not supported: {text[:60]}")
-    terms = [(sign, plain or re.sub(r"\\(.)", r"\1", quoted)) for sign, quoted, plain in _TERM.findall(text)]
+    terms = []
+    for sign, quoted, plain, wrong in _TERM.findall(text):
+        if wrong:
+            raise ValueError(f"Invalid character(s) in term '{wrong}'")
+        terms.append((sign, plain or re.sub(r"\\(.)", r"\1", quoted)))
     every = [(sign, term) for sign, term in terms if sign != "?"]
     if every:  # AWS ignores the ?terms beside other terms
         return lambda message: all((term in message) is (sign != "-") for sign, term in every)
@@ -105,7 +113,6 @@ class _Backlog:
     due: float
     events: list[dict[str, Any]] = field(default_factory=list)
     busy: bool = False
-    failures: int = 0
 
 
 def _page(streams: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,32 +138,41 @@ def _page(streams: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, A
 class Subscriptions:
     """Delivers matching events to each filter's function, asynchronously as CloudWatch Logs does.
 
-    A failing function is Lambda's matter (its retries, its dead letters); a function that is missing is
-    tried again here, and counted in AWS/Logs DeliveryErrors.
+    A failing function is Lambda's matter (its retries, its dead letters). A function that is missing, or that
+    CloudWatch Logs may not invoke, turns its filter off for ten minutes of the local clock.
     """
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
         self._backlogs: dict[Key, _Backlog] = {}
+        self._off_until: dict[tuple[str, ...], float] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._deliver, name="log-subscriptions", daemon=True).start()
 
     @property
     def pending(self) -> int:
-        """Number of batches not yet delivered."""
+        """Number of streams and filters with events not yet delivered."""
         with self._changed:
             return len(self._backlogs)
 
     def add(self, group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
         """Take what was just stored in a stream."""
         for name, one in list(_filters(group).items()):
+            key = (get_account_id(), get_region(), group, stream, name)
             matches = compile_pattern(one.get("filterPattern") or "")
-            if matched := [event for event in events if matches(event["message"])]:
+            matched = [event for event in events if matches(event["message"])]
+            if matched and not self._is_off(key):
                 with self._changed:
-                    key = (get_account_id(), get_region(), group, stream, name)
                     backlog = self._backlogs.setdefault(key, _Backlog(time.monotonic() + WINDOW))
                     backlog.events += matched
                     self._changed.notify()
+
+    def turn_on(self, group: str, name: str) -> None:
+        """Deliver again: the filter was put anew, and its function can be invoked."""
+        self._off_until.pop((get_account_id(), get_region(), group, name), None)
+
+    def _is_off(self, key: Key) -> bool:
+        return self._off_until.get((*key[:3], key[4]), 0.0) > clock.now()
 
     def _deliver(self) -> None:
         while True:
@@ -173,16 +189,20 @@ class Subscriptions:
     def _send(self, key: Key) -> None:
         account, region, group, stream, name = key
         with self._changed:
-            batch = _first_batch(self._backlogs[key].events)
+            events = list(self._backlogs[key].events)
+        batch = _first_batch(events)
         with request_scope(account, region):
             one = _filters(group).get(name)
-            if one is None:
-                self._finish(key, len(batch))
+            if one is None or self._is_off(key):
+                self._finish(key, len(events))
             elif (record := _destination(group, one["destinationArn"])) is None:
                 permissions.tell(
                     f"{one['destinationArn']} gets no lines of {group}: missing, or not permitted"
                 )
-                self._retry(key)
+                self._off_until[(*key[:3], name)] = clock.now() + OFF_SECONDS
+                dimensions = {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name}
+                metrics.record("AWS/Logs", "DeliveryErrors", len(batch), "Count", dimensions)
+                self._finish(key, len(events))
             else:
                 event = {"awslogs": {"data": _envelope(account, group, stream, name, batch)}}
                 self._submit(record, event, done=lambda: self._finish(key, len(batch)))
@@ -191,24 +211,14 @@ class Subscriptions:
         with self._changed:
             backlog = self._backlogs[key]
             del backlog.events[:count]
-            backlog.busy, backlog.failures = False, 0
+            backlog.busy = False
             if not backlog.events:
                 del self._backlogs[key]
             self._changed.notify()
 
-    def _retry(self, key: Key) -> None:
-        dimensions = {"LogGroupName": key[2], "DestinationType": "Lambda", "FilterName": key[4]}
-        metrics.record("AWS/Logs", "DeliveryErrors", 1, "Count", dimensions)
-        with self._changed:
-            backlog = self._backlogs[key]
-            backlog.failures += 1
-            backlog.busy, backlog.due = False, time.monotonic() + 2**backlog.failures * WINDOW
-            if backlog.failures >= DELIVERY_TRIES:
-                del self._backlogs[key]
-
 
 def _first_batch(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    sizes = itertools.accumulate(len(event["message"]) for event in events)
+    sizes = itertools.accumulate(len(event["message"].encode()) for event in events)
     return events[: max(1, sum(size <= BATCH_BYTES for size in sizes))]
 
 
@@ -224,33 +234,36 @@ def _envelope(account: str, group: str, stream: str, name: str, events: Sequence
             for event in events
         ],
     }
-    return base64.b64encode(gzip.compress(json.dumps(payload).encode(), compresslevel=1)).decode()
+    return base64.b64encode(
+        gzip.compress(json.dumps(payload, ensure_ascii=False).encode(), compresslevel=1)
+    ).decode()
 
 
 def install(submit: Submit) -> Subscriptions:
     """Put EMF and our subscriptions behind every write, and our patterns behind every filter."""
     subscriptions = Subscriptions(submit)
-    store, put_filter = cloudwatch_logs._append_log_events, cloudwatch_logs._put_subscription_filter
-    stock_read = cloudwatch_logs._filter_log_events
-
-    def append(stream: dict[str, Any], events: list[dict[str, Any]]) -> None:
-        store(stream, events)
-        for event in events:
-            if '"_aws"' in event["message"]:
-                metrics.record_emf(event["message"])
+    put_filter, stock_read = cloudwatch_logs._put_subscription_filter, cloudwatch_logs._filter_log_events
 
     def fan_out(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
+        for event in events:
+            if '"_aws"' in event["message"]:
+                metrics.record_emf(event["message"], group)
         arrived = time.time_ns() // 1_000_000
         whole = [{"timestamp": arrived, "eventId": uuid.uuid4().hex, **event} for event in events]
         subscriptions.add(group, stream, whole)
 
     def put_subscription_filter(data: dict[str, Any]) -> Any:
+        group, name = data.get("logGroupName", ""), data.get("filterName", "")
         try:
             compile_pattern(data.get("filterPattern") or "")
-            if _destination(data.get("logGroupName", ""), data.get("destinationArn", "")) is None:
+            if _destination(group, data.get("destinationArn", "")) is None:
                 raise ValueError(NOT_PERMITTED)
         except ValueError as error:
             return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
+        if len(_filters(group).keys() | {name}) > MOST_FILTERS:
+            text = "Resource limit exceeded."
+            return cloudwatch_logs.error_response_json("LimitExceededException", text, 400)
+        subscriptions.turn_on(group, name)
         return put_filter(data)
 
     def filter_log_events(data: dict[str, Any]) -> Any:
@@ -262,7 +275,6 @@ def install(submit: Submit) -> Subscriptions:
         except ValueError as error:
             return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
 
-    cloudwatch_logs._append_log_events = append
     cloudwatch_logs._fanout_to_subscription_filters = fan_out
     cloudwatch_logs._put_subscription_filter = put_subscription_filter
     cloudwatch_logs._filter_log_events = filter_log_events

@@ -7,9 +7,11 @@ under one lock, and equal values of one second are one point with a count, so th
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, request_scope
@@ -21,8 +23,11 @@ from local.aws.metric_math import Series
 Dimensions = Mapping[str, str]
 Key = tuple[str, str, str]
 # Embedded metric format specification, limits.
+EMF_METRICS, EMF_DIMENSIONS, EMF_VALUES, EMF_TEXT = 100, 30, 100, 1024
+PAST, FUTURE = 14 * 86_400, 2 * 3600  # seconds from now that a point may have (PutMetricData, API reference)
+MOST_QUERIES = 500  # GetMetricData
 QUEUE_PERIOD = 60.0  # seconds
-EMF_METRICS, EMF_DIMENSIONS, EMF_VALUES = 100, 30, 100
+STATISTIC = re.compile(r"SampleCount|Sum|Average|Minimum|Maximum|p\d{1,2}(\.\d+)?|p100")
 
 _lock = threading.Lock()
 _points: dict[tuple[str, str, Key], dict[tuple[int, float, str], dict[str, Any]]] = {}
@@ -42,25 +47,46 @@ def record(
     _store(namespace, name, dimensions or {}, clock.now(), unit, value)
 
 
-def record_emf(message: str) -> None:
-    """Extract the metrics of an embedded-metric-format line; what breaks its limits is dropped, as on AWS."""
+def record_emf(message: str, group: str) -> None:
+    """Extract the metrics of an embedded-metric-format line: all, or none when it breaks the specification.
+
+    CloudWatch keeps such a line and counts it in AWS/Logs EMFValidationErrors or EMFParsingErrors.
+    """
     try:
-        document = json.loads(message)
-        at = float(document["_aws"]["Timestamp"]) / 1000
-        for directive in document["_aws"]["CloudWatchMetrics"]:
-            for names in directive.get("Dimensions") or [[]]:
-                dimensions = {name: document[name] for name in names[: EMF_DIMENSIONS + 1]}
-                texts = all(isinstance(value, str) and value for value in dimensions.values())
-                if not texts or len(dimensions) > EMF_DIMENSIONS:
-                    continue
-                for metric in directive["Metrics"][:EMF_METRICS]:
-                    values = document.get(metric["Name"])
-                    values = values[:EMF_VALUES] if isinstance(values, list) else [values]
-                    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-                        unit = metric.get("Unit", "None")
-                        _store(directive["Namespace"], metric["Name"], dimensions, at, unit, values=values)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return  # not EMF: CloudWatch keeps the line and makes no metric
+        found = list(_emf_values(json.loads(message)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        name = "EMFParsingErrors" if isinstance(error, json.JSONDecodeError) else "EMFValidationErrors"
+        record("AWS/Logs", name, 1, "Count", {"LogGroupName": group})
+        return
+    for namespace, name, dimensions, at, unit, values in found:
+        _store(namespace, name, dimensions, at, unit, values=values)
+
+
+def _emf_values(line: Any) -> Iterator[tuple[str, str, Dimensions, float, str, list[float]]]:
+    at = line["_aws"]["Timestamp"] / 1000
+    _must(-PAST <= at - clock.now() <= FUTURE)
+    for directive in line["_aws"]["CloudWatchMetrics"]:
+        _must(len(directive["Metrics"]) <= EMF_METRICS)
+        for names in directive["Dimensions"]:
+            dimensions = {name: line[name] for name in names}
+            _must(len(dimensions) <= EMF_DIMENSIONS and all(map(_is_dimension, dimensions.values())))
+            for metric in directive["Metrics"]:
+                found = line[metric["Name"]]
+                values = found if isinstance(found, list) else [found]
+                _must(len(values) <= EMF_VALUES and not any(isinstance(value, bool) for value in values))
+                _must(all(isinstance(value, int | float) and isfinite(value) for value in values))
+                unit = metric.get("Unit", "None")
+                yield directive["Namespace"], metric["Name"], dimensions, at, unit, values
+
+
+def _must(holds: bool) -> None:
+    if not holds:
+        raise ValueError("not as the specification of the embedded metric format says")
+
+
+def _is_dimension(value: object) -> bool:
+    """Return whether CloudWatch takes it as a dimension's value (Dimension, API reference)."""
+    return isinstance(value, str) and value.isascii() and 0 < len(value.strip()) <= len(value) <= EMF_TEXT
 
 
 def _store(
@@ -102,15 +128,31 @@ def record_queues() -> None:
                 record("AWS/SQS", "ApproximateNumberOfMessagesVisible", visible, "Count", name)
 
 
-def series(metric: Mapping[str, Any], period: int, statistic: str, start: float, end: float) -> Series:
-    """Return a statistic per period of one metric: its namespace, its name, and exactly its dimensions."""
+def series(
+    metric: Mapping[str, Any], period: int, statistic: str, start: float, end: float, anchor: int = 0
+) -> Series:
+    """Return a statistic per period of one metric: its namespace, its name, and exactly its dimensions.
+
+    Parameters
+    ----------
+    anchor
+        A time at which a period begins.
+
+    Raises
+    ------
+    ValueError
+        For a statistic that is not served here.
+    """
+    if not STATISTIC.fullmatch(statistic):
+        raise ValueError(f"local AWS: statistic not served: {statistic}")
     dimensions = {d["Name"]: d["Value"] for d in metric.get("Dimensions") or []}
     key = (metric.get("Namespace"), metric.get("MetricName"), cloudwatch._dims_key(dimensions))
     buckets: dict[int, list[dict[str, Any]]] = {}
     with _lock:
         for point in cloudwatch._metrics.get(key) or ():
             if start <= point["Timestamp"] < end:
-                buckets.setdefault(int(point["Timestamp"] // period) * period, []).append(dict(point))
+                at = int((point["Timestamp"] - anchor) // period) * period + anchor
+                buckets.setdefault(at, []).append(dict(point))
     found = {
         at: cloudwatch._stat_value(cloudwatch._calc_stats(group), statistic, group)
         for at, group in buckets.items()
@@ -118,17 +160,20 @@ def series(metric: Mapping[str, Any], period: int, statistic: str, start: float,
     return {at: float(value) for at, value in found.items() if value is not None}
 
 
-def evaluate(queries: Sequence[Mapping[str, Any]], start: float, end: float) -> dict[str, Series]:
+def evaluate(
+    queries: Sequence[Mapping[str, Any]], start: float, end: float, anchor: int = 0
+) -> dict[str, Series]:
     """Answer GetMetricData queries: the series of each id.
 
     Raises
     ------
     ValueError
-        For an expression that is malformed or uses what is not served here.
+        For an expression that is malformed, and what is not served here.
     """
     by_id = {query["Id"]: query for query in queries}
     period = max(period_of(query) for query in queries)
-    grid = range(int(start // period) * period, int(-(-end // period)) * period, period)
+    first, last = int((start - anchor) // period), int(-((anchor - end) // period))
+    grid = range(anchor + first * period, anchor + last * period, period)
     answers: dict[str, Series] = {}
 
     def lookup(name: str) -> Series:
@@ -137,7 +182,8 @@ def evaluate(queries: Sequence[Mapping[str, Any]], start: float, end: float) -> 
         if name not in answers:
             query, stat = by_id[name], by_id[name].get("MetricStat")
             if stat:
-                answers[name] = series(stat["Metric"], int(stat["Period"]), stat["Stat"], start, end)
+                own = int(stat["Period"])
+                answers[name] = series(stat["Metric"], own, stat["Stat"], start, end, anchor)
             else:
                 answers[name] = metric_math.evaluate(query["Expression"], lookup, grid)
         return answers[name]
@@ -150,19 +196,26 @@ def period_of(query: Mapping[str, Any]) -> int:
     return int(query.get("Period") or (query.get("MetricStat") or {}).get("Period") or 60)
 
 
+def refuse(what: str) -> Callable[..., Any]:
+    """Return a handler that says no."""
+
+    def answer(_: Any, __: Any, is_cbor: bool, is_json: bool = False) -> Any:
+        return cloudwatch._error("ValidationError", f"local AWS: not served: {what}", 400, is_json, is_cbor)
+
+    return answer
+
+
 def install() -> None:
     """Put our store and our GetMetricData in MiniStack's place."""
-    stock_statistics = cloudwatch._get_metric_statistics
-    stock_data = cloudwatch._get_metric_data
 
-    def get_metric_data(params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool = False) -> Any:
-        if not is_json:  # older clients: MiniStack's answer, without expressions
-            return stock_data(params, data, is_cbor, is_json)
+    def get_metric_data(_: Any, data: dict[str, Any], *__: Any) -> Any:
         start, end = (float(cloudwatch._parse_ts(data[name])) for name in ("StartTime", "EndTime"))
         queries = data.get("MetricDataQueries") or []
         try:
+            if len(queries) > MOST_QUERIES:
+                raise ValueError(f"more than {MOST_QUERIES} MetricDataQueries")
             answers = evaluate(queries, start, end)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             return cloudwatch._error("ValidationError", f"Error in expression: {error}", 400, use_json=True)
         newest_first = data.get("ScanBy", "TimestampDescending") == "TimestampDescending"
         results = []
@@ -176,15 +229,9 @@ def install() -> None:
             results.append({**result, "Timestamps": [cloudwatch._ts_iso(at) for at in times]})
         return cloudwatch._json_ok({"MetricDataResults": results})
 
-    def get_metric_statistics(params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool = False) -> Any:
-        if is_json and not data.get("Dimensions"):
-            # MiniStack reads "no dimensions" as "any": on AWS it is the metric that has none.
-            data = {**data, "Dimensions": [{"Name": "", "Value": ""}]}
-        return stock_statistics(params, data, is_cbor, is_json)
-
     cloudwatch._store_datum = _store
     cloudwatch.record_metric = record
     cloudwatch._evict_old_metrics = lambda: None  # it rebuilds every list on each request, without a lock
     cloudwatch._evaluate_all_alarms = lambda: None  # `alarms` does, on new data
     cloudwatch._get_metric_data = get_metric_data
-    cloudwatch._get_metric_statistics = get_metric_statistics
+    cloudwatch._get_metric_statistics = refuse("GetMetricStatistics")
