@@ -15,7 +15,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -160,20 +160,26 @@ class Functions:
         config = record["config"]
         log = InvocationLog(config, request_id)
         timeout = float(config.get("Timeout") or 3)
-        init: float | None = None
+        outcome, init, spent = READY, None, 0.0
         try:
             if environment is None:
                 environment = self._start(record)
-                outcome = environment.initialise(timeout)
+                outcome = environment.initialise()
                 init = outcome.seconds
-                log.init()
-                log.lines(environment.take_lines())
-            else:
-                outcome = READY
+                log.init(outcome, environment.take_lines())
+                if outcome.status != "success":  # once more, as on AWS, on the invocation's time
+                    failed, environment = environment, None
+                    self._close(failed)
+                    environment = self._start(record, failed.log_stream)
+                    outcome = environment.initialise(timeout)
+                    init, spent = None, outcome.seconds
+                    log.init(outcome, environment.take_lines(), "invoke")
             log.start()
             if outcome.status == "success":
-                kill_after = math.inf if fault is None else fault.seconds
-                outcome = environment.invoke(request_id, config["FunctionArn"], event, timeout, kill_after)
+                after = math.inf if fault is None else fault.seconds
+                left = timeout - spent
+                outcome = environment.invoke(request_id, config["FunctionArn"], event, left, after)
+                outcome = replace(outcome, seconds=spent + outcome.seconds)
             log.lines(environment.take_lines())
             log.report(outcome, init, environment.peak_memory_mb())
             log.write(environment.log_stream)
@@ -237,11 +243,11 @@ class Functions:
         """Return an environment's folder for temporary files, which lives as long as it does."""
         return self._folder / f"tmp-{log_stream[-32:]}"
 
-    def _start(self, record: Record) -> Environment:
+    def _start(self, record: Record, stream: str = "") -> Environment:
         config = record["config"]
         folder = self._unpack(record.get("code_zip"))
         layers = [self._unpack(lambda_svc._resolve_layer_zip(layer)) for layer in config.get("Layers") or []]
-        stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
+        stream = stream or f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
         self._scratch(stream).mkdir(parents=True)
         command = [sys.executable, "-m", "awslambdaric", config["Handler"]]
         variables = self._process_variables(config, folder, layers, stream)

@@ -14,10 +14,15 @@ from local.aws import logs, permissions
 from local.aws.runtime_api import LogLine, Outcome
 
 LEVELS = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "FATAL": 50}
+# Lambda takes a handler's exception for an invocation that went well: the runtime has answered.
+STATUS = {"error": "success", "failure": "error"}
 
 
 class InvocationLog:
-    """Collects an invocation's log events, then writes them at once: INIT, START, lines, END, REPORT."""
+    """Collects an invocation's log events, then writes them at once: INIT, START, lines, END, REPORT.
+
+    How AWS writes them, with sources, is in ``tests/contract/corpus/logs``.
+    """
 
     def __init__(self, config: Mapping[str, Any], request_id: str) -> None:
         settings = config.get("LoggingConfig") or {}
@@ -25,22 +30,31 @@ class InvocationLog:
         self._id = request_id
         self._json = settings.get("LogFormat") == "JSON"
         self._level = LEVELS[settings.get("ApplicationLogLevel") or "INFO"]
-        self._system = not self._json or LEVELS[settings.get("SystemLogLevel") or "INFO"] <= LEVELS["INFO"]
+        self._system_level = LEVELS[settings.get("SystemLogLevel") or "INFO"]
         self._events: list[tuple[int, str]] = []
 
-    def init(self) -> None:
-        """Add the line of a cold start."""
-        record = {
-            "initializationType": "on-demand",
-            "phase": "init",
-            "functionName": self._config["FunctionName"],
-        }
-        self._platform("initStart", record, f"INIT_START Runtime Version: python:{sys.version.split()[0]}")
+    def init(self, outcome: Outcome, lines: list[LogLine], phase: str = "init") -> None:
+        """Add a start of the runtime, in phase ``init``, or in ``invoke`` after one that failed."""
+        about = {"initializationType": "on-demand", "phase": phase}
+        runtime = f"python:{sys.version.split()[0]}"
+        arn = f"arn:aws:lambda:{self._config['FunctionArn'].split(':')[3]}::runtime:{0:064x}"
+        took = outcome.seconds * 1000
+        if phase == "init":
+            function = {"functionName": self._config["FunctionName"], "functionVersion": "$LATEST"}
+            version = {"runtimeVersion": runtime, "runtimeVersionArn": arn}
+            text = f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: {arn}"
+            self._platform("initStart", "INFO", {**about, **version, **function}, text, _now_ms() - int(took))
+        self.lines(lines)
+        ending, level = _ending(outcome), "DEBUG" if outcome.status == "success" else "WARN"
+        self._platform("initRuntimeDone", level, {**about, **ending})
+        text = f"INIT_REPORT Init Duration: {took:.2f} ms\tPhase: {phase}{_tail(ending)}"
+        record = {**about, **ending, "metrics": {"durationMs": round(took, 3)}}
+        self._platform("initReport", level, record, "" if level == "DEBUG" else text)
 
     def start(self) -> None:
         """Add the line before the function's own."""
-        record = {"requestId": self._id, "version": "$LATEST"}
-        self._platform("start", record, f"START RequestId: {self._id} Version: $LATEST")
+        record = {"requestId": self._id, "functionArn": self._config["FunctionArn"], "version": "$LATEST"}
+        self._platform("start", "INFO", record, f"START RequestId: {self._id} Version: $LATEST")
 
     def lines(self, lines: list[LogLine]) -> None:
         """Add what the function wrote; with JSON logging, lines below its level are dropped."""
@@ -51,36 +65,35 @@ class InvocationLog:
 
     def report(self, outcome: Outcome, init_seconds: float | None, peak_mb: int) -> None:
         """Add the end of the invocation. Lambda bills INIT too, and rounds up to the millisecond."""
-        duration = round(outcome.seconds * 1000, 2)
-        init = round((init_seconds or 0) * 1000, 2)
-        billed = math.ceil(round(duration + init, 2))
+        digits = 3 if self._json else 2
+        duration, init = (round((seconds or 0) * 1000, digits) for seconds in (outcome.seconds, init_seconds))
+        billed = math.ceil(round(duration + init, digits))
         memory = int(self._config.get("MemorySize") or 128)
-        record: dict[str, Any] = {
+        ending = _ending(outcome)
+        level = "INFO" if ending["status"] == "success" else "WARN"
+        produced = len(outcome.payload) if outcome.status == "success" else 0
+        done = {
             "requestId": self._id,
-            "metrics": {
-                "durationMs": duration,
-                "billedDurationMs": billed,
-                "memorySizeMB": memory,
-                "maxMemoryUsedMB": peak_mb,
-                **({} if init_seconds is None else {"initDurationMs": init}),
-            },
-            "status": outcome.status,
+            **ending,
+            "metrics": {"durationMs": duration, "producedBytes": produced},
+        }
+        self._platform("runtimeDone", "DEBUG" if level == "INFO" else level, done)
+        self._platform("end", "", {}, f"END RequestId: {self._id}")
+        metrics = {
+            "durationMs": duration,
+            "billedDurationMs": billed,
+            "memorySizeMB": memory,
+            "maxMemoryUsedMB": peak_mb,
         }
         text = (
             f"REPORT RequestId: {self._id}\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t"
-            f"Memory Size: {memory} MB\tMax Memory Used: {peak_mb} MB\t"
+            f"Memory Size: {memory} MB\tMax Memory Used: {peak_mb} MB"
         )
-        text += "" if init_seconds is None else f"Init Duration: {init:.2f} ms\t"
-        if outcome.status == "timeout":
-            self._text(f"{_rfc3339(_now_ms())} {self._id} {outcome.message}\n")
-            text += "Status: timeout"
-        elif outcome.status == "failure":
-            self._text(f"RequestId: {self._id} Error: {outcome.message}\n{outcome.error_type}")
-            text += f"Status: error\tError Type: {outcome.error_type}"
-        if outcome.status in ("error", "failure"):
-            record["errorType"] = outcome.error_type
-        self._text(f"END RequestId: {self._id}")
-        self._platform("report", record, text)
+        if init_seconds is not None:
+            metrics["initDurationMs"] = init
+            text += f"\tInit Duration: {init:.2f} ms"
+        text += _tail(ending) if level == "WARN" else "\t"
+        self._platform("report", level, {"requestId": self._id, "metrics": metrics, **ending}, text)
 
     def write(self, stream: str) -> None:
         """Store the events, if the function's role lets Lambda; else they are lost, as on AWS."""
@@ -95,18 +108,30 @@ class InvocationLog:
 
     def tail(self) -> str:
         """Return the last 4 KB, which a caller may ask for."""
-        return "\n".join(message for _, message in self._events).encode()[-4096:].decode("utf-8", "ignore")
+        text = "".join(f"{message.rstrip()}\n" for _, message in self._events)
+        return text.encode()[-4096:].decode("utf-8", "ignore")
 
-    def _text(self, text: str) -> None:
-        if not self._json:
-            self._events.append((_now_ms(), text))
+    def _platform(
+        self, kind: str, level: str, record: Mapping[str, Any], text: str = "", at_ms: int = 0
+    ) -> None:
+        """Add a line of Lambda's own: the record with JSON logging, if of its level, else the text if any."""
+        at_ms = at_ms or _now_ms()
+        if self._json and level and LEVELS[level] >= self._system_level:
+            event = {"time": _rfc3339(at_ms), "type": f"platform.{kind}", "record": record}
+            self._events.append((at_ms, json.dumps(event, separators=(",", ":"))))
+        elif text and not self._json:
+            self._events.append((at_ms, f"{text}\n"))
 
-    def _platform(self, kind: str, record: Mapping[str, Any], text: str) -> None:
-        at_ms = _now_ms()
-        if self._json:
-            text = json.dumps({"time": _rfc3339(at_ms), "type": f"platform.{kind}", "record": record})
-        if self._system:
-            self._events.append((at_ms, text))
+
+def _ending(outcome: Outcome) -> dict[str, str]:
+    """Return the status in Lambda's words, with the type of what ended the runtime."""
+    status = STATUS.get(outcome.status, outcome.status)
+    return {"status": status, **({"errorType": outcome.error_type} if status == "error" else {})}
+
+
+def _tail(ending: Mapping[str, str]) -> str:
+    error = f"\tError Type: {ending['errorType']}" if "errorType" in ending else ""
+    return f"\tStatus: {ending['status']}{error}"
 
 
 def log_group(config: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 FRAME_MARK = b"\xa5\x5a\x00"  # a log frame of the runtime interface client: type, length, time, text
@@ -76,7 +76,7 @@ class LineSplitter:
             mark = buffer.find(FRAME_MARK, start)
             end = buffer.find(b"\n", start) if mark < 0 else buffer.find(b"\n", start, mark)
             if end >= 0:
-                lines.extend(_text_lines(at_ms, bytes(buffer[start:end])))
+                lines.extend(_text_lines(at_ms, bytes(buffer[start : end + 1])))
                 start = end + 1
                 continue
             if mark < 0 or len(buffer) < mark + FRAME_HEAD:
@@ -86,7 +86,7 @@ class LineSplitter:
                 break
             text = bytes(buffer[mark + FRAME_HEAD : mark + FRAME_HEAD + size]).decode("utf-8", "replace")
             level = FRAME_LEVELS[min(buffer[mark + 3] >> 2, len(FRAME_LEVELS) - 1)]
-            lines.append(LogLine(at_ms, text.rstrip("\n"), level))
+            lines.append(LogLine(at_ms, text, level))
             # A line that another thread had begun stays whole around the frame.
             del buffer[mark : mark + FRAME_HEAD + size]
         del buffer[:start]
@@ -100,9 +100,7 @@ class LineSplitter:
 
 def _text_lines(at_ms: int, raw: bytes) -> list[LogLine]:
     pieces = [raw[i : i + LOG_LINE_BYTES] for i in range(0, len(raw), LOG_LINE_BYTES)]
-    return [
-        LogLine(at_ms, piece.decode("utf-8", "replace").rstrip("\r")) for piece in pieces if piece.strip()
-    ]
+    return [LogLine(at_ms, piece.decode("utf-8", "replace")) for piece in pieces if piece.strip()]
 
 
 @dataclass(slots=True)
@@ -211,10 +209,11 @@ class Environment:
 
     def initialise(self, seconds: float = INIT_SECONDS) -> Outcome:
         """Wait until the function's module is imported and asks for its first event."""
-        outcome = self._until(time.monotonic(), max(seconds, INIT_SECONDS), init=True)
-        if outcome.status != "success":
-            self._end_by_kill()
-        return outcome
+        outcome = self._until(time.monotonic(), seconds, init=True)
+        if outcome.status == "success":
+            return outcome
+        self._end_by_kill()
+        return replace(outcome, status="failure") if outcome.status == "error" else outcome
 
     def invoke(
         self, request_id: str, arn: str, event: bytes, seconds: float, kill_after: float = math.inf

@@ -291,7 +291,7 @@ def test_a_function_without_permission_to_write_has_no_log(aws: EmbeddedAws) -> 
     lost = aws.function(source, Role=aws.role(allow(LOG_WRITING[1], f"{group}:*")))
     for function in (written, lost):
         assert aws.invoke(function) == (None, False)
-    assert "a line" in [text for _, text in aws.log(written)]
+    assert "a line\n" in [text for _, text in aws.log(written)]
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         aws.log(lost)
 
