@@ -29,9 +29,11 @@ from ministack.services import eventbridge
 from local.aws import (
     alarms,
     clock,
+    dynamodb,
     faults,
     functions,
     invocations,
+    limits,
     logs,
     metrics,
     notifications,
@@ -86,6 +88,8 @@ class Local:
         templates.install()
         self._alarms = alarms.install()
         clock.install()
+        dynamodb.install()
+        limits.install()
 
     def idle(self) -> dict[str, int]:
         """Return what is under way, by kind, and their sum as ``pending``."""
