@@ -2,6 +2,7 @@
 
 ====================  =========================================================================
 ``__main__``          start, stop, the ready line
+``sweep``             no process and no file left behind, however a server ends
 ``gateway``           the HTTP entry: MiniStack's, plus ``/_local/*``
 ``runtime_api``       one execution environment: a process of AWS's runtime interface client
 ``functions``         pools of environments, code, variables, AWS/Lambda metrics

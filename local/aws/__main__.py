@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import os
 import resource
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from local.aws import sweep
 
 HOST = "127.0.0.1"
 
@@ -52,7 +55,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 10_000) if files > 0 else 10_000, files))
     sock = _listen(arguments.port)
     port = sock.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
+    sweep.sweep_dead(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=sweep.PREFIX))
+    lock = sweep.hold(folder)
+    # In a session of its own: neither Ctrl-C nor what kills this process may end it first.
+    command = [sys.executable, "-S", sweep.__file__, str(folder)]
+    sweeper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     # MiniStack reads these when it is imported.
     os.environ |= {
         "AUTH": "true",
@@ -67,7 +75,8 @@ def main() -> None:
     try:
         asyncio.run(_serve(sock, f"http://{HOST}:{port}", folder / "code", arguments))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        sweeper.communicate()
+        lock.close()
     # MiniStack's and our daemon threads have nothing to finish.
     sys.stdout.flush()
     os._exit(0)
@@ -94,7 +103,7 @@ async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argp
         loop.add_signal_handler(number, stop.set)
     server = asyncio.create_task(serve(application(app, local), config, shutdown_trigger=stop.wait))
     try:
-        await _reachable(sock.getsockname()[1])
+        await asyncio.to_thread(_reach, sock.getsockname()[1])
         print(f"ready {endpoint}", flush=True)
         await stop.wait()
     finally:
@@ -103,16 +112,11 @@ async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argp
             await asyncio.wait_for(server, 2)
 
 
-async def _reachable(port: int) -> None:
-    while True:
-        try:
-            reader, writer = await asyncio.open_connection(HOST, port)
-            writer.write(b"GET /_local/idle HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n")
-            await reader.readline()
-            writer.close()
-            return
-        except OSError:
-            await asyncio.sleep(0.02)
+def _reach(port: int) -> None:
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection.request("GET", "/_local/idle")
+    connection.getresponse().read()
+    connection.close()
 
 
 if __name__ == "__main__":
