@@ -34,7 +34,7 @@ Record = Mapping[str, Any]
 
 
 class ThrottledError(Exception):
-    """No free concurrency: HTTP 429 on AWS."""
+    """No free concurrency: HTTP 429 on AWS, with the text of this as its reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Functions:
         with account_of(config):
             try:
                 if fault is not None and fault.fault == "throttle":
-                    raise ThrottledError(name)
+                    raise ThrottledError("ConcurrentInvocationLimitExceeded")
                 environment = self._acquire(record)
             except ThrottledError:
                 metrics.record("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
@@ -147,7 +147,6 @@ class Functions:
             everything = list(self._all.values())
         for environment in everything:  # a busy one is closed by the thread that drives it
             environment.kill()
-            shutil.rmtree(self._scratch(environment.log_stream), ignore_errors=True)
 
     def _invoke_in(
         self,
@@ -200,7 +199,7 @@ class Functions:
             with self._lock:
                 pool = self._pools.setdefault(config["FunctionName"], _Pool())
                 if self._closed or (reserved is not None and pool.busy >= reserved):
-                    raise ThrottledError(config["FunctionName"])
+                    raise ThrottledError("ReservedFunctionConcurrentInvocationLimitExceeded")
                 while pool.idle:
                     environment = pool.idle.pop()
                     if environment.alive and environment.revision == config["RevisionId"]:
@@ -218,7 +217,7 @@ class Functions:
     def _least_recently_used(self) -> Environment:
         idle = [pool for pool in self._pools.values() if pool.idle]
         if not idle:
-            raise ThrottledError("all functions")
+            raise ThrottledError("ConcurrentInvocationLimitExceeded")
         return min(idle, key=lambda pool: pool.idle[0].idle_since).idle.pop(0)
 
     def _release(self, name: str, environment: Environment | None) -> None:
@@ -337,10 +336,8 @@ def install(functions: Functions, submit: Callable[[Record, Any], object]) -> No
     def execute(record: Record, event: Any) -> dict[str, Any]:
         try:
             result = functions.invoke(record, event)
-        except ThrottledError:
-            throttled: dict[str, Any] = lambda_svc._throttle_response(
-                "ReservedFunctionConcurrentInvocationLimitExceeded", "Rate Exceeded."
-            )
+        except ThrottledError as error:
+            throttled: dict[str, Any] = lambda_svc._throttle_response(str(error), "Rate Exceeded.")
             return throttled
         answer: dict[str, Any] = {"body": result.payload, "log": result.tail}
         return answer | {"error": True, "function_error": "Unhandled"} if result.failed else answer
