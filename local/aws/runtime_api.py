@@ -150,7 +150,7 @@ class Environment:
     folder
         The unpacked code: the working directory.
     memory_mb
-        The function's memory; a process that holds more is killed.
+        The function's memory; a process that holds more is killed. What it starts is not counted.
     log_stream
         The stream that this environment writes, for its whole life.
     """
@@ -262,7 +262,6 @@ class Environment:
 
     def peak_memory_mb(self) -> int:
         """Return the largest resident size so far, at most the function's memory."""
-        self._peak = max(self._peak, _memory(self._process.pid, "VmHWM"))
         return -(-min(self._peak, self._memory) // MEGABYTE)
 
     def _until(self, started: float, limit: float, *, init: bool, kill_after: float = math.inf) -> Outcome:
@@ -270,6 +269,11 @@ class Environment:
             left = started + min(limit, kill_after) - time.monotonic()
             self._step(min(max(left, 0), TICK))
             seconds = time.monotonic() - started
+            self._peak = max(self._peak, _memory(self._process.pid))
+            if self._peak > self._memory:  # also when it has answered since: it would not have got so far
+                self._end_by_kill()
+                text = "Runtime exited with error: signal: killed"
+                return Outcome("failure", b"", seconds, "Runtime.OutOfMemory", text)
             if self._reply is not None:
                 self._drain()
                 return _replied(self._reply, seconds)
@@ -283,12 +287,6 @@ class Environment:
                 self._end_by_kill()
                 text = f"Task timed out after {limit:.2f} seconds"
                 return Outcome("timeout", b"", limit, "Sandbox.Timedout", text)
-            held = _memory(self._process.pid, "VmRSS")
-            self._peak = max(self._peak, held)
-            if held > self._memory:
-                self._end_by_kill()
-                text = "Runtime exited with error: signal: killed"
-                return Outcome("failure", b"", seconds, "Runtime.OutOfMemory", text)
 
     def _ended(self, started: float) -> Outcome:
         self._end_by_kill()
@@ -363,11 +361,11 @@ def _replied(reply: _Request, seconds: float) -> Outcome:
     return Outcome("error", reply.body, seconds, found[1] if found else "Unhandled")
 
 
-def _memory(pid: int, name: str) -> int:
-    """Read a process's memory in bytes from /proc; 0 where there is none (macOS): no limit is held there."""
+def _memory(pid: int) -> int:
+    """Return the most bytes that a process has held; 0 without /proc (macOS): no limit is held there."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(rf"{name}:\s*(\d+) kB", text)
+    found = re.search(r"VmHWM:\s*(\d+) kB", text)
     return int(found[1]) * 1024 if found else 0
