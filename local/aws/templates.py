@@ -1,21 +1,28 @@
-"""CloudFormation: the properties of our resources that MiniStack leaves out, and what is refused by name."""
+"""CloudFormation: what a template may say here (`served.toml`), and properties that MiniStack leaves out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import dynamodb, lambda_svc
-from ministack.services.cloudformation import changesets, provisioners
+from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, iam, lambda_svc, sqs
+from ministack.services.cloudformation import changesets, engine, handlers, provisioners
 
 from local.aws import permissions
 
 Properties = Mapping[str, Any]
+Look = Callable[[Any], Any]
+TABLE, FUNCTION = "AWS::DynamoDB::GlobalTable", "AWS::Lambda::Function"
 POLICIES = (
     "AWS::IAM::Role",
     "AWS::IAM::Policy",
-    "AWS::IAM::ManagedPolicy",
     "AWS::S3::BucketPolicy",
     "AWS::SQS::QueuePolicy",
     "AWS::SNS::TopicPolicy",
@@ -29,56 +36,114 @@ NETWORK_ACTIONS = (
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 )
-# What MiniStack takes and then does nothing with.
-HOLLOW = ("AWS::Logs::MetricFilter",)
+# Where a given name may be taken: MiniStack would put the new one in the old one's place.
+NAMED: dict[str, tuple[str, Callable[[str], bool]]] = {
+    TABLE: ("TableName", lambda name: name in dynamodb._tables),
+    FUNCTION: ("FunctionName", lambda name: name in lambda_svc._functions),
+    "AWS::CloudWatch::Alarm": ("AlarmName", lambda name: name in cloudwatch._alarms),
+    "AWS::IAM::Role": ("RoleName", lambda name: name in iam._roles),
+    "AWS::Logs::LogGroup": ("LogGroupName", lambda name: name in cloudwatch_logs._log_groups),
+    "AWS::SQS::Queue": ("QueueName", lambda name: name in sqs._queue_name_to_url),
+}
+
+
+def _read_served() -> dict[str, Any]:
+    served = tomllib.loads((Path(__file__).parent / "served.toml").read_text())
+    everywhere = served.pop("*")
+    return {kind: one if isinstance(one, str) else everywhere | one for kind, one in served.items()}
+
+
+SERVED = _read_served()
+
+
+def _refused(served: Any, value: Any, path: str, look: Look) -> Iterator[str]:
+    """Yield the path of each property, or value, that is not served."""
+    value = look(value)
+    if value is engine._NO_VALUE:
+        return
+    if isinstance(value, list):
+        for one in value:
+            yield from _refused(served, one, path, look)
+    elif isinstance(served, dict) and isinstance(value, dict):
+        for name, one in value.items():
+            yield from _refused(served.get(name), one, f"{path}.{name}", look)
+    elif served is None:
+        yield path
+    elif isinstance(served, list) and value is not None:
+        text = value if isinstance(value, str) else json.dumps(value)
+        if not any(re.fullmatch(pattern, text) for pattern in served):
+            yield f"{path} = {text}"
+
+
+def _refuse(resources: Mapping[str, Mapping[str, Any]], look: Look = lambda value: value) -> None:
+    refused = [
+        f"{logical_id}: {path} is not served"
+        for logical_id, one in resources.items()
+        for path in _refused(SERVED.get(one["Type"]), one.get("Properties") or {}, one["Type"], look)
+    ]
+    if refused:
+        raise ValueError(f"local AWS: {'; '.join(refused)}")
+
+
+def _refuse_template(template: Properties, conditions: Mapping[str, bool], parameters: Properties) -> None:
+    """Refuse what can be told from a template, before anything is made."""
+    resources = template.get("Resources") or {}
+
+    def look(value: Any) -> Any:
+        """Return a value without its functions, None where it waits for a resource or a reference."""
+        if isinstance(value, str) and "{{resolve:" in value:
+            return None
+        if not (isinstance(value, dict) and any(key == "Ref" or key.startswith("Fn::") for key in value)):
+            return value
+        if any(name in resources for name, _ in engine._intrinsic_references(value)):
+            return None
+        mappings = template.get("Mappings") or {}
+        return engine._resolve_refs(copy.deepcopy(value), {}, parameters, conditions, mappings, "", "")
+
+    _refuse(
+        {name: one for name, one in resources.items() if conditions.get(one.get("Condition"), True)}, look
+    )
 
 
 def _true(value: object) -> bool:
     return str(value).lower() == "true"
 
 
+def _set(settings: Any, name: str, value: Any) -> None:
+    if value:
+        settings[name] = value
+    else:
+        settings.pop(name, None)
+
+
 def _table(name: str, properties: Properties) -> None:
-    replicas = [one for one in properties.get("Replicas") or [] if isinstance(one, Mapping)]
-    if len(replicas) > 1:
-        raise ValueError("local AWS: a table with replicas in other regions is not supported")
-    settings = {**properties, **(replicas[0] if replicas else {})}
-    ttl = settings.get("TimeToLiveSpecification") or {}
-    if _true(ttl.get("Enabled", bool(ttl))):
-        dynamodb._ttl_settings[name] = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl["AttributeName"]}
-    recovery = settings.get("PointInTimeRecoverySpecification") or {}
-    if _true(recovery.get("PointInTimeRecoveryEnabled")):
-        dynamodb._pitr_settings[name] = True
-    dynamodb._tables[name]["DeletionProtectionEnabled"] = _true(settings.get("DeletionProtectionEnabled"))
+    ttl = properties.get("TimeToLiveSpecification") or {}
+    on = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl.get("AttributeName")}
+    _set(dynamodb._ttl_settings, name, on if _true(ttl.get("Enabled")) else None)
+    protected = _true(properties["Replicas"][0].get("DeletionProtectionEnabled"))
+    dynamodb._tables[name]["DeletionProtectionEnabled"] = protected
 
 
 def _check_table(logical_id: str, properties: Properties) -> None:
-    name = properties.get("TableName")
-    if name in dynamodb._tables:  # MiniStack would put an empty one in the place of a retained table
-        raise ValueError(f"{logical_id}: a table with the identifier {name} already exists")
+    if [one.get("Region") for one in properties["Replicas"]] != [get_region()]:
+        raise ValueError(f"local AWS: {logical_id}: {TABLE}.Replicas of another region is not served")
+
+
+def _delete_table(name: str) -> None:
+    status, _, body = dynamodb._delete_table({"TableName": name})
+    if status >= 400 and b"ResourceNotFound" not in body:
+        raise ValueError(json.loads(body)["message"])
 
 
 def _function(name: str, properties: Properties) -> None:
     record = lambda_svc._functions[name]
-    config = record["config"]
-    if properties.get("DeadLetterConfig"):
-        config["DeadLetterConfig"] = properties["DeadLetterConfig"]
-    else:
-        config.pop("DeadLetterConfig", None)
+    _set(record["config"], "DeadLetterConfig", properties.get("DeadLetterConfig"))
     reserved = properties.get("ReservedConcurrentExecutions")
     record["concurrency"] = None if reserved is None else int(reserved)
-    config["VpcConfig"] = lambda_svc._vpc_config_with_id(properties.get("VpcConfig"))
+    record["config"]["VpcConfig"] = lambda_svc._vpc_config_with_id(properties.get("VpcConfig"))
 
 
 def _check_function(logical_id: str, properties: Properties) -> None:
-    _check_network(logical_id, properties)
-    runtime = str(properties.get("Runtime", ""))
-    if not runtime.startswith("python"):
-        raise ValueError(
-            f"local AWS: {logical_id}: runtime {runtime or 'of an image'} is not supported, only Python"
-        )
-
-
-def _check_network(logical_id: str, properties: Properties) -> None:
     """Lambda makes a function's network interfaces under its role, and first asks whether it may."""
     if not (properties.get("VpcConfig") or {}).get("SubnetIds"):
         return
@@ -97,38 +162,71 @@ def _check_policies(logical_id: str, properties: Properties) -> None:
 
 def _extend(
     kind: str,
-    check: Callable[[str, Properties], None],
-    finish: Callable[[str, Properties], None] | None = None,
+    check: Callable[[str, Properties], None] | None,
+    finish: Callable[[str, Properties], None] | None,
+    delete: Callable[[str], None] | None,
 ) -> None:
     stock = provisioners._RESOURCE_HANDLERS[kind]
+    given, taken = NAMED.get(kind, ("", lambda _: False))
+
+    def checked(logical_id: str, properties: Properties) -> None:
+        _refuse({logical_id: {"Type": kind, "Properties": properties}})
+        if check is not None:
+            check(logical_id, properties)
 
     def create(logical_id: str, properties: Properties, stack: str) -> Any:
-        check(logical_id, properties)
+        checked(logical_id, properties)
+        if taken(name := properties.get(given, "")):
+            raise ValueError(f"Resource of type '{kind}' with identifier '{name}' already exists.")
         return done(stock["create"](logical_id, properties, stack), properties)
 
-    def update(name: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None) -> Any:
-        if check is not _check_table:  # the table that it would find is this one
-            check(logical_id or name, new)
-        return done(stock["update"](name, old, new, stack, logical_id), new)
+    def update(name: str, old: Properties, new: Properties, stack: str, logical_id: str) -> Any:
+        checked(logical_id, new)
+        where = (stack, logical_id) if stock.get("update_with_logical_id") else (stack,)
+        try:
+            return done(stock["update"](name, old, new, *where), new)
+        except Exception:
+            if finish is not None:  # MiniStack leaves what it has done of these updates until then
+                with contextlib.suppress(Exception):
+                    done(stock["update"](name, new, old, *where), old)
+            raise
 
     def done(answer: Any, properties: Properties) -> Any:
         if finish is not None:
             finish(answer[0], properties)
         return answer
 
-    provisioners._RESOURCE_HANDLERS[kind] = {**stock, "create": create, "update": update}
+    ours: dict[str, Any] = {"create": create}
+    if "update" in stock:
+        ours |= {"update": update, "update_with_logical_id": True}
+    if delete is not None:
+        ours["delete"] = lambda name, _: delete(name)
+    provisioners._RESOURCE_HANDLERS[kind] = {**stock, **ours}
 
 
 def install() -> None:
-    """Extend MiniStack's resource handlers."""
-    table, global_table = "AWS::DynamoDB::Table", "AWS::DynamoDB::GlobalTable"
-    # A retained table comes back by import; MiniStack knows that of the other kind of table alone.
-    provisioners._RESOURCE_HANDLERS[global_table]["import"] = provisioners._RESOURCE_HANDLERS[table]["import"]
-    changesets._IMPORT_LOOKUPS[global_table] = changesets._IMPORT_LOOKUPS[table]
-    _extend(global_table, _check_table, _table)
-    _extend(table, _check_table, _table)
-    _extend("AWS::Lambda::Function", _check_function, _function)
-    for kind in POLICIES:
-        _extend(kind, _check_policies)
-    for kind in HOLLOW:
-        del provisioners._RESOURCE_HANDLERS[kind]
+    """Refuse what is not served, and extend MiniStack's resource handlers."""
+    table = "AWS::DynamoDB::Table"  # a retained table comes back by import: MiniStack knows that of this kind
+    provisioners._RESOURCE_HANDLERS[TABLE]["import"] = provisioners._RESOURCE_HANDLERS[table]["import"]
+    changesets._IMPORT_LOOKUPS[TABLE] = changesets._IMPORT_LOOKUPS[table]
+    stock_validate = engine.validate_template_support
+    stock_delete_function = provisioners._RESOURCE_HANDLERS[FUNCTION]["delete"]
+
+    def validate(template: dict[str, Any], conditions: Any, params: Any = None) -> None:
+        if params is not None:  # ValidateTemplate knows no parameters
+            _refuse_template(template, conditions, params)
+        stock_validate(template, conditions, params)
+
+    def delete_function(name: str) -> None:
+        stock_delete_function(name, {})
+        lambda_svc.invalidate_worker(name)
+
+    checks = {TABLE: _check_table, FUNCTION: _check_function, **dict.fromkeys(POLICIES, _check_policies)}
+    for kind in SERVED:
+        _extend(
+            kind,
+            checks.get(kind),
+            {TABLE: _table, FUNCTION: _function}.get(kind),
+            {TABLE: _delete_table, FUNCTION: delete_function}.get(kind),
+        )
+    handlers.validate_template_support = changesets.validate_template_support = validate
