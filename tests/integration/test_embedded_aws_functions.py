@@ -1,27 +1,18 @@
-"""Functions of the embedded AWS: every line in its own invocation, every end told, nothing left behind."""
+"""Functions of the embedded AWS: their environment, how they end, their retries, levels, new code."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
-import time
 import urllib.request
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import PYTHON, ROOT, EmbeddedAws, start_embedded_aws
+from tests.integration.conftest import PYTHON, ROOT, EmbeddedAws
 
 pytestmark = pytest.mark.xdist_group("embedded_aws")
-FULL = os.environ.get("AGENTOPS_TEST_SIZE") == "full"
 
 SOURCE = """
 import json, logging, os, sys, time
@@ -51,40 +42,6 @@ def report_of(aws: EmbeddedAws, function: str) -> dict[str, Any]:
     documents = [json.loads(text) for _, text in aws.log(function) if text.startswith('{"time"')]
     report: dict[str, Any] = [one["record"] for one in documents if one["type"] == "platform.report"][-1]
     return report
-
-
-@pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_each_line_once_in_its_own_invocation_before_its_report(aws: EmbeddedAws, log_format: str) -> None:
-    count, lines = (200, 20) if FULL else (64, 20)
-    function = aws.function(SOURCE, Timeout=2, LoggingConfig={"LogFormat": log_format})
-    modes = ["", "raise", "", "exit", "", "kill", "", ""]
-
-    def one(number: int) -> None:
-        mode = "sleep" if number % 40 == 7 else modes[number % len(modes)]
-        aws.invoke(function, {"invocation": number, "lines": lines, "mode": mode})
-
-    with ThreadPoolExecutor(32) as pool:
-        list(pool.map(one, range(count)))
-
-    seen: Counter[tuple[int, int]] = Counter()
-    reports = 0
-    running: dict[str, str] = {}
-    last: dict[str, int] = {}
-    for stream, text in aws.log(function):
-        started = re.search(r'^START RequestId: (\S+)|"platform.start".*"requestId": ?"([^"]+)', text)
-        if started:
-            running[stream], last[stream] = started[1] or started[2], -1
-        elif text.startswith("REPORT") or '"platform.report"' in text:
-            assert running.pop(stream) in text
-            reports += 1
-        elif text.startswith('{"invocation"'):
-            document = json.loads(text)
-            assert running[stream] == document["id"]
-            assert document["line"] == last[stream] + 1
-            last[stream] = document["line"]
-            seen[document["invocation"], document["line"]] += 1
-    assert reports == count
-    assert seen == Counter((n, k) for n in range(count) for k in range(lines))
 
 
 def test_environment_is_the_functions_own(aws: EmbeddedAws) -> None:
@@ -152,18 +109,6 @@ def test_levels_apply_to_json_logging_alone(aws: EmbeddedAws) -> None:
     assert has[quiet] == [False, True, False, False, False, False, False]
 
 
-def test_reserved_concurrency_throttles(aws: EmbeddedAws) -> None:
-    function = aws.function(SOURCE, Timeout=2)
-    aws.client("lambda").put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
-    errors = aws.client("lambda").exceptions
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(aws.invoke, function, {"mode": "sleep"})
-        aws.until(lambda: aws.local("idle")["invocations"])
-        with pytest.raises(errors.TooManyRequestsException):
-            aws.invoke(function, {})
-        assert running.result()[1]
-
-
 def test_asynchronous_retries_keep_the_request_id_then_dead_letter(aws: EmbeddedAws) -> None:
     url, arn = aws.queue()
     failure_url, failure_arn = aws.queue()
@@ -206,54 +151,6 @@ def test_new_code_is_used_at_once(aws: EmbeddedAws) -> None:
     archive = urllib.request.urlopen(location).read()
     aws.client("lambda").update_function_code(FunctionName=function, ZipFile=archive)
     assert aws.invoke(function)[0] == 2
-
-
-def test_warm_invocations_are_fast(aws: EmbeddedAws) -> None:
-    function = aws.function(SOURCE)
-    aws.invoke(function, {})
-    started = time.monotonic()
-    for _ in range(60):
-        aws.invoke(function, {})
-    assert 60 / (time.monotonic() - started) >= 30, "warm invocations a second"
-
-
-@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads /proc")
-def test_stops_clean_in_the_middle_of_work(tmp_path: Path) -> None:
-    started = time.monotonic()
-    process, url = start_embedded_aws(TMPDIR=str(tmp_path))
-    assert time.monotonic() - started < 4, "start: 2 s alone on the machine"
-    try:
-        cloud = EmbeddedAws(url)
-        function = cloud.function(SOURCE, Timeout=60)
-        cloud.invoke(function, {})
-        cloud.invoke(function, {"mode": "sleep"}, kind="Event")
-        cloud.until(lambda: cloud.local("idle")["invocations"])
-        children = _children(process.pid)
-        assert children
-        assert _listening(process.pid) == {"127.0.0.1"}
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]
-    assert not list(tmp_path.iterdir())
-
-
-def _children(parent: int) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
-                found.append(int(folder.name))
-    return found
-
-
-def _listening(pid: int) -> set[str]:
-    """Return the addresses that a process listens on."""
-    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    sockets = {link[8:-1] for link in links if link.startswith("socket:[")}
-    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    addresses = [row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets]
-    return {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address in addresses}
 
 
 def test_a_port_in_use_is_one_clear_line(aws: EmbeddedAws) -> None:
