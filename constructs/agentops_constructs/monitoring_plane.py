@@ -18,15 +18,12 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IDependable
 
 from agentops_monitoring.catalogue import MetricDetail
+from agentops_monitoring.ledger.parse import TERMS as ledger_terms
 
 from .metrics import MetricFactory
 from .naming import Names
 from .plane_functions import INDEXES, PlaneFunctions
 from .validation import TreeValidation, acknowledge
-
-# One filter passes the monitor's lines and Lambda's report, as JSON and as text; a JSON selector cannot name
-# a key with a dot in it.
-FILTER_TERMS = ("agentops.event", "platform.report", "REPORT RequestId")
 
 
 class PlaneBase(Construct):
@@ -95,7 +92,8 @@ class PlaneBase(Construct):
             log_group_name=log_group.log_group_name,
             # The report line names neither agent nor architecture; the filter's name is in every payload.
             filter_name=f"agentops|{self.environment}|{agent_name}|{function.architecture.name}",
-            filter_pattern=logs.FilterPattern.any_term(*FILTER_TERMS).log_pattern_string,
+            # Terms, for a JSON selector cannot name a key with a dot in it.
+            filter_pattern=logs.FilterPattern.any_term(*ledger_terms).log_pattern_string,
             destination_arn=self.ingest_function_arn,
         )
         if self.ready_to_ingest is not None:

@@ -17,12 +17,16 @@ from agentops_monitoring.identity import proof_of
 from agentops_monitoring.ledger.events import Event, Part, Refused, Reject, Report, Source, read_event
 from agentops_monitoring.pricing import lambda_cost
 
+TERMS = ("agentops.event", "platform.report", "REPORT RequestId")
+"""What a subscription filter has to let through: each line that is meant for the ledger holds one of them."""
+
 _MAX_BILLED_MS = 10_000_000
 _REPORT = re.compile(
     r"REPORT RequestId: (?P<request>\S+)\s+Duration: (?P<duration>[\d.]+) ms\s+"
     r"Billed Duration: (?P<billed>\d+) ms\s+Memory Size: (?P<memory>\d+) MB"
 )
-_INIT = re.compile(r"Init Duration: ([\d.]+) ms")
+# A restored snapshot (SnapStart) has no INIT; what restoring took comes before the part of it that is billed.
+_INIT = re.compile(r"\s(?:Init|Restore) Duration: ([\d.]+) ms")
 _STATUS = re.compile(r"Status: (\w+)")
 
 
@@ -111,6 +115,8 @@ def _read_line(
     batch: Batch, source: Source, stream: str | None, names: tuple[str, str] | None, region: str
 ) -> None:
     text = source.message
+    if not any(term in text for term in TERMS):
+        return  # from a filter that lets more through, or a replay
     try:
         if text.startswith("{"):
             try:
@@ -122,7 +128,8 @@ def _read_line(
                 _keep(batch, found, line["agentops.event"].get("proof"), source, stream)
                 return
             if line.get("type") == "platform.report":
-                batch.reports.append(_json_report(line, source, names, region))
+                if not _is_unbilled(line):
+                    batch.reports.append(_json_report(line, source, names, region))
                 return
         elif text.startswith("REPORT RequestId:"):
             batch.reports.append(_text_report(source, names, region))
@@ -147,6 +154,14 @@ def _expected_proof(nonce: str, stream: str) -> str:
     return proof_of(nonce, stream)
 
 
+def _is_unbilled(line: Mapping[str, Any]) -> bool:
+    """Whether it is of Lambda Managed Instances, where nothing is billed by the millisecond."""
+    try:
+        return list(line["record"]["metrics"]) == ["durationMs"]
+    except (KeyError, TypeError):
+        return False
+
+
 def _json_report(
     line: Mapping[str, Any], source: Source, names: tuple[str, str] | None, region: str
 ) -> Report:
@@ -158,7 +173,7 @@ def _json_report(
             metrics["durationMs"],
             metrics["billedDurationMs"],
             metrics["memorySizeMB"],
-            metrics.get("initDurationMs") or 0,
+            metrics.get("initDurationMs") or metrics.get("restoreDurationMs") or 0,
             record.get("status") or "success",
             source,
             names,
