@@ -224,7 +224,8 @@ class Functions:
         with self._lock:
             pool = self._pools[name]
             pool.busy -= 1
-            if environment is not None and environment.alive and not self._closed:
+            there = name in lambda_svc._functions and not self._closed  # it may be gone since
+            if environment is not None and environment.alive and there:
                 environment.idle_since = time.monotonic()
                 pool.idle.append(environment)
                 return
