@@ -1,0 +1,208 @@
+"""The deployed ingest and export under faults: nothing is lost, nothing double, by a recount of the lines."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.processes import Services
+from local.report import ledger
+from local.report import recount as raw_lines
+from local.report.widgets import Span
+from local.scenario import incidents
+from tests.fault.plane import AGENTOPS_LOG, ENVIRONMENT, EXPORT, INGEST, MODEL_LOG, Plane
+from tests.integration.conftest import REGION
+from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.recount import recount
+from tests.unit.ledger.streams import LogEvent, World
+from tests.unit.ledger.test_writer import check
+
+pytestmark = pytest.mark.xdist_group("fault_ledger")
+
+Rule = dict[str, Any]
+FORGED = {"v": 1, "id": "0123-1", "proof": "none", "type": "x", "agent": "manager"}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """Deploy the stacks once."""
+    out = tmp_path_factory.mktemp("plane")
+    with Services(out / "logs") as services:
+        yield Plane(services, out)
+
+
+@pytest.fixture
+def plane(started: Plane) -> Iterator[Plane]:
+    """Give it empty."""
+    yield started
+    started.empty()
+
+
+def world(seed: int, **size: int) -> list[LogEvent]:
+    """Return random lines of agents, of the last hour."""
+    return World(seed, start_ms=int(time.time() * 1000) - 3_600_000, **size).events
+
+
+def calls_fail(dice: random.Random, by: str) -> list[Rule]:
+    """Return rules of every kind of fault that a call can meet."""
+
+    def rule(call: str, probability: float, **fault: Any) -> Rule:
+        return {"call": call, "by": by, "probability": round(dice.uniform(0.2, 1) * probability, 3), **fault}
+
+    rules = [
+        rule("*", 0.1, fault="throttle"),
+        rule("dynamodb:Transact*", 0.4, fault="conflict"),
+        *(rule("*", 0.1, when=when, fault="error") for when in ("before", "after")),
+        *(rule("*", 0.1, when=when, fault="timeout", seconds=0.02) for when in ("before", "after")),
+        *(rule("*", 0.05, when=when, fault="kill") for when in ("before", "after")),
+    ]
+    dice.shuffle(rules)
+    return rules
+
+
+def deliveries_fail(function: str) -> list[Rule]:
+    """Return rules of every kind of fault that a delivery can meet."""
+    return [
+        {"invoke": function, "fault": "twice", "probability": 0.3},
+        {"invoke": function, "fault": "late", "seconds": 0.5, "probability": 0.3},
+        {"invoke": function, "fault": "reordered", "seconds": 3, "probability": 0.5},
+        {"invoke": function, "fault": "throttle", "probability": 0.1},
+        {"invoke": function, "fault": "kill", "seconds": 0.02, "probability": 0.1},
+    ]
+
+
+def deliver_dead_letters_again(plane: Plane) -> tuple[int, list[str]]:
+    """Give ingest what Lambda gave up on; return how many events that were, and the lines it refused."""
+    given_up, refused = plane.letters()
+    for event in given_up:
+        plane.invoke(INGEST, event, "Event")
+    plane.settle(60)
+    more, again = plane.letters()
+    assert more == []
+    return len(given_up), [line["message"] for line in refused + again]
+
+
+def seeds(full_size: bool) -> list[int]:
+    first = random.SystemRandom().randrange(10**6)
+    print(f"seed {first}")
+    return list(range(first, first + (20 if full_size else 1)))
+
+
+def test_under_random_faults_the_ledger_is_the_recount(plane: Plane, full_size: bool) -> None:
+    for seed in seeds(full_size):
+        plane.order(*calls_fail(random.Random(seed), INGEST), *deliveries_fail(INGEST), seed=seed)
+        events = world(seed, streams=8 if full_size else 4, invocations=30 if full_size else 6)
+        broken = [
+            one._replace(message=text)
+            for one in events[:2]
+            for text in ('{"agentops.event": {"id": "cut', json.dumps({"agentops.event": FORGED}))
+        ]
+        plane.feed([*events, *broken])
+        plane.settle(300)
+        print(f"seed {seed}: {plane.counts()}")
+        assert sum(fired for _, fired in plane.counts()) >= 5
+        plane.order()
+        given_up, refused = deliver_dead_letters_again(plane)
+        print(f"seed {seed}: {len(events)} lines, {given_up} deliveries given up and delivered again")
+        assert set(refused) == {one.message for one in broken}
+        lines = [one for one in plane.fed() if one.message not in refused]
+        assert len(lines) == len(events)
+        check(plane.client("dynamodb"), recount(lines))
+        plane.empty()
+
+
+def test_killed_at_each_of_its_calls_ingest_loses_and_doubles_nothing(plane: Plane, full_size: bool) -> None:
+    seed = seeds(False)[0]
+    calls: list[tuple[int, int]] = []
+    for when in ("before", "after"):
+        for skip in range(100) if full_size else (0, 1, 2):
+            kill = {"call": "*", "by": INGEST, "fault": "kill", "when": when, "skip": skip, "most": 1}
+            plane.order(kill)
+            events = world(seed + len(calls), streams=1, invocations=3)
+            plane.feed([*events, events[0]._replace(message='{"agentops.event": cut')], chunks=1)
+            plane.settle(60)
+            calls.append(plane.counts()[0])
+            if calls[-1][1] == 0:
+                break
+    print(f"calls: {calls}")
+    assert sum(fired for _, fired in calls) >= 6
+    plane.order()
+    given_up, refused = deliver_dead_letters_again(plane)
+    assert given_up == 0
+    assert set(refused) == {'{"agentops.event": cut'}
+    check(plane.client("dynamodb"), recount(one for one in plane.fed() if one.message not in refused))
+
+
+def test_a_failing_ingest_is_retried_and_ends_in_its_dead_letters(plane: Plane) -> None:
+    events = world(seeds(False)[0], streams=2, invocations=3)
+    plane.order({"call": "*", "by": INGEST, "fault": "kill"})
+    plane.feed(events, chunks=2)
+    plane.settle(60)
+    ((_, killed),) = plane.counts()
+    assert killed >= 2 * 3
+    assert plane.client("dynamodb").scan(TableName=TABLES.monitoring)["Items"] == []
+    plane.order()
+    given_up, refused = deliver_dead_letters_again(plane)
+    assert refused == []
+    assert given_up == killed / 3, "each delivery had three attempts"
+    check(plane.client("dynamodb"), recount(plane.fed()))
+
+
+def test_agents_at_work_are_counted_and_exported_whatever_fails(plane: Plane, full_size: bool) -> None:
+    (seed,) = seeds(False)
+    dice = random.Random(seed)
+    logs, dynamodb = plane.client("logs"), plane.client("dynamodb")
+    before = {name: len(raw_lines.json_lines(plane.out / name)) for name in (MODEL_LOG, AGENTOPS_LOG)}
+    manager, *others = (f"agentops-{agent}-{ENVIRONMENT}" for agent in ("manager", "engineer", "qa"))
+    plane.order(
+        *calls_fail(dice, INGEST),
+        *calls_fail(dice, EXPORT),
+        *deliveries_fail(INGEST),
+        *deliveries_fail(EXPORT),
+        *({"invoke": agent, "fault": "twice", "probability": 0.3} for agent in others),
+        {"call": "events:PutEvents", "by": manager, "fault": "kill", "when": "before", "most": 1},
+        seed=seed,
+    )
+    for incident in incidents(seed, 12 if full_size else 1):
+        plane.invoke(incident["function"], incident["payload"])
+        detail = {name: incident[name] for name in ("function", "summary")} | {"environment": ENVIRONMENT}
+        entry = {"EventBusName": f"agentops-{ENVIRONMENT}", "Source": "desk", "DetailType": "issue.reported"}
+        plane.client("events").put_events(Entries=[{**entry, "Detail": json.dumps(detail)}])
+    plane.settle(300)
+    print(plane.counts())
+    plane.order()
+    deliver_dead_letters_again(plane)
+    lines = raw_lines.Lines()
+    for source in raw_lines.sources(logs, ENVIRONMENT):
+        raw_lines.count_lines(source, raw_lines.messages(logs, source.group), lines)
+    now = int(time.time())
+    facts = ledger.collect(dynamodb, TABLES, ENVIRONMENT, Span(now - 3_600, now + 60))
+    calls, spans = (raw_lines.json_lines(plane.out / name)[before[name] :] for name in before)
+    *checks, orphans = raw_lines.compare(
+        lines,
+        stored=raw_lines.table_keys(dynamodb, TABLES.monitoring),
+        decisions=raw_lines.table_keys(dynamodb, TABLES.decisions),
+        ledger_llm_usd=facts.llm_usd,
+        ledger_compute_usd=facts.compute_usd,
+        calls=calls,
+        spans=spans,
+        region=REGION,
+    )
+    assert [one for one in checks if not one.ok] == []
+    assert len(lines.events) > 20
+    # The manager's killed invocation never told its end, and that is what a span of it is made of.
+    ids = {span["span_id"] for span in spans}
+    missing = {span["parent_span_id"] for span in spans} - ids - {None}
+    invocations: dict[str, set[str]] = {}
+    for event in lines.events.values():
+        if event["type"].startswith("invocation_"):
+            invocations.setdefault(event["span_id"], set()).add(event["type"])
+    killed = {span for span, types in invocations.items() if types == {"invocation_started"}}
+    assert missing <= killed, orphans
+    told = {event["span_id"] for event in lines.events.values() if event["type"] != "invocation_started"}
+    assert ids == told
