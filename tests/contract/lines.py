@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "corpus" / "logs"
-# Optional in AWS's schema (Telemetry API event schema reference); of an instance that is not there locally.
-OPTIONAL = frozenset({"instanceId", "instanceMaxMemory"})
+# Optional in AWS's schema (Telemetry API event schema reference), and of no meaning here.
+OPTIONAL = frozenset({"instanceId", "instanceMaxMemory", "spans"})
 _WORDS = frozenset({"type", "status", "phase", "initializationType", "version", "functionVersion"})
 _LAMBDAS = re.compile(r"(INIT_START|START|END|REPORT|INIT_REPORT) |\{\"time\":")
 _SHAPES = (
