@@ -144,7 +144,7 @@ def test_m_of_n_while_minutes_pass(moved: MovedAws, full_size: bool) -> None:
     for name, (needed, window) in zip(names, sizes, strict=True):
         moved.alarm(name, needed, window, Namespace=space)
     history: list[bool | None] = [None] * 10
-    for _ in range(200 if full_size else 20):
+    for _ in range(200 if full_size else 12):
         moved.next_minute()
         # A gap is never the current minute: whether that will stay one, CloudWatch does not know either.
         history.append(draw.random() < 0.45)

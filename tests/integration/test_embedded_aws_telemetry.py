@@ -1,306 +1,372 @@
-"""Logs, metrics and alarms of the embedded AWS, where our claims rest on them."""
+"""Metrics of the embedded AWS: the embedded metric format, statistics, metric math; and what is refused."""
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
+import math
+import operator
+import random
 import time
-from datetime import UTC, datetime, timedelta
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.integration.conftest import ACCOUNT, REGION, EmbeddedAws
+from tests.integration import reviewed
+from tests.integration.conftest import EmbeddedAws
 
 pytestmark = pytest.mark.xdist_group("embedded_aws")
-HOUR = 3600
+MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 PRINT = "def handler(event, context):\n    for line in event['print']: print(line)\n"
+Series = dict[int, float]
 
 
-def subscribe(aws: EmbeddedAws, source: str, destination: str, pattern: str) -> None:
-    aws.client("logs").put_subscription_filter(
-        logGroupName=f"/aws/lambda/{source}",
-        filterName="subscription",
-        filterPattern=pattern,
-        destinationArn=aws.arn(destination),
-    )
-
-
-def ready_source(aws: EmbeddedAws, source: str = PRINT) -> str:
-    function = aws.function(source)
-    aws.client("logs").create_log_group(logGroupName=f"/aws/lambda/{function}")
-    return function
-
-
-def test_subscription_delivers_each_matching_line_once_in_order(aws: EmbeddedAws) -> None:
-    function, (destination, url) = ready_source(aws), aws.relay()
-    subscribe(aws, function, destination, '?"agentops.event" ?"REPORT RequestId"')
-    for number in range(20):
-        aws.invoke(function, {"print": [f'{{"agentops.event": {number}}}', "other"]})
-    aws.settle()
-    payloads = [
-        json.loads(gzip.decompress(base64.b64decode(body["awslogs"]["data"]))) for body in aws.bodies(url)
-    ]
-    events = [event for payload in payloads for event in payload["logEvents"]]
-    lines = [event["message"] for event in events if "agentops" in event["message"]]
-    assert lines == [f'{{"agentops.event": {number}}}' for number in range(20)]
-    assert sum(event["message"].startswith("REPORT") for event in events) == 20
-    assert len(events) == 40
-    assert len({event["id"] for event in events}) == 40
-    stored = aws.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{function}")["events"]
-    assert {event["id"] for event in events} <= {event["eventId"] for event in stored}
-    assert {(p["messageType"], p["owner"], p["subscriptionFilters"][0]) for p in payloads} == {
-        ("DATA_MESSAGE", ACCOUNT, "subscription")
-    }
-
-
-def test_failing_subscriber_is_retried_and_ends_in_its_dead_letters(aws: EmbeddedAws) -> None:
-    url, arn = aws.queue()
-    function = ready_source(aws)
-    destination, _ = aws.relay(variables={"FAIL": "1"}, DeadLetterConfig={"TargetArn": arn})
-    subscribe(aws, function, destination, "")
-    aws.invoke(function, {"print": ["one", "two"]})
-    aws.settle()
-    (letter,) = aws.bodies(url)
-    payload = json.loads(gzip.decompress(base64.b64decode(letter["awslogs"]["data"])))
-    assert [event["message"] for event in payload["logEvents"] if len(event["message"]) == 3] == [
-        "one",
-        "two",
-    ]
-    assert sum(text.startswith("REPORT") for _, text in aws.log(destination)) == 3
-
-
-@pytest.mark.parametrize("pattern", ['{ $.level = "ERROR" }', "[ip, user]", "%regular%"])
-def test_pattern_forms_that_are_not_served_are_refused(aws: EmbeddedAws, pattern: str) -> None:
-    function = ready_source(aws)
-    with pytest.raises(ClientError, match="not supported"):
-        subscribe(aws, function, function, pattern)
-    with pytest.raises(ClientError, match="not supported"):
-        aws.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{function}", filterPattern=pattern)
-
-
-def test_filter_log_events_has_pages_and_terms(aws: EmbeddedAws) -> None:
-    function = ready_source(aws)
-    aws.invoke(function, {"print": [f"number {n} {'odd' if n % 2 else 'even'}" for n in range(50)]})
-    group = f"/aws/lambda/{function}"
-    pages = list(
-        aws.client("logs")
-        .get_paginator("filter_log_events")
-        .paginate(logGroupName=group, filterPattern='"number" -odd', PaginationConfig={"PageSize": 10})
-    )
-    lines = [event["message"] for page in pages for event in page["events"]]
-    assert lines == [f"number {n} even" for n in range(0, 50, 2)]
-    assert [len(page["events"]) for page in pages] == [10, 10, 5]
-
-
-def emf(namespace: str, dimensions: list[list[str]], **values: Any) -> str:
+def emf(namespace: str, dimensions: list[list[str]], **values: Any) -> dict[str, Any]:
     metrics = [{"Name": name, "Unit": "Count"} for name in values if name.islower()]
     directive = {"Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics}
     header = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    return json.dumps({"_aws": header, **values})
+    return {"_aws": header, **values}
 
 
-def data(aws: EmbeddedAws, queries: list[dict[str, Any]], period: int = HOUR) -> dict[str, list[float]]:
-    """Ask GetMetricData over the last hours; short queries are written out."""
-    written = []
-    for query in queries:
-        if "Expression" not in query:
-            query = {
-                "Id": query["Id"],
-                "MetricStat": {"Metric": query, "Period": period, "Stat": query["Stat"]},
-            }
-            metric = query["MetricStat"]["Metric"]
-            query["MetricStat"]["Metric"] = {
-                "Namespace": metric["Namespace"],
-                "MetricName": metric["Name"],
-                "Dimensions": [{"Name": n, "Value": v} for n, v in metric.get("Dimensions", {}).items()],
-            }
-        written.append(query)
-    now = datetime.now(UTC)
+def stat(
+    key: str, namespace: str, name: str, statistic: str = "Sum", period: int = HOUR, **dimensions: str
+) -> Any:
+    """Return a query of GetMetricData."""
+    named = [{"Name": n, "Value": v} for n, v in dimensions.items()]
+    metric = {"Namespace": namespace, "MetricName": name, "Dimensions": named}
+    return {"Id": key, "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic}}
+
+
+def data(
+    aws: EmbeddedAws, queries: list[dict[str, Any]], start: float, end: float, **more: str
+) -> dict[str, Series]:
+    """Ask GetMetricData: the value at each time, by id, in the order of the answer."""
     answer = aws.client("cloudwatch").get_metric_data(
-        MetricDataQueries=written, StartTime=now - timedelta(hours=2), EndTime=now + timedelta(hours=1)
+        MetricDataQueries=queries, StartTime=start, EndTime=end, **more
     )
-    return {one["Id"]: [sum(one["Values"])] if one["Values"] else [] for one in answer["MetricDataResults"]}
+    return {
+        one["Id"]: {
+            int(at.timestamp()): value for at, value in zip(one["Timestamps"], one["Values"], strict=True)
+        }
+        for one in answer["MetricDataResults"]
+    }
+
+
+def day(aws: EmbeddedAws, *queries: dict[str, Any]) -> dict[str, float | None]:
+    """Ask for one value of each query over all that a test can have written; its period is a day and more."""
+    for query in queries:
+        if "MetricStat" in query:
+            query["MetricStat"]["Period"] = 100 * DAY
+    now = time.time()
+    found = data(aws, list(queries), now - 100 * DAY, now + DAY)
+    return {key: next(iter(series.values()), None) for key, series in found.items()}
 
 
 def test_emf_becomes_metrics_of_exactly_its_dimensions(aws: EmbeddedAws) -> None:
     function, space = aws.function(PRINT), aws.name("Space")
+    sets = [["Environment"], ["Environment", "Agent"]]
     lines = [
-        emf(
-            space,
-            [["Environment"], ["Environment", "Agent"]],
-            Environment="e",
-            Agent=agent,
-            done=1,
-            cost=cost,
-        )
-        for agent, cost in (("a", 0.5), ("a", 0.25), ("b", 4))
+        json.dumps(emf(space, sets, Environment="e", Agent=agent, done=1, cost=cost))
+        for agent, cost in (("a", 0.5), ("a", 0.25), ("b", [2, 2]))
     ]
-    wrong = [
-        emf(space, [["Absent"]], done=100),
-        emf(space, [["Environment"]], Environment=1, done=100),
-        '{"_aws"',
-    ]
-    aws.invoke(function, {"print": lines + wrong})
-
-    def query(key: str, name: str, stat: str = "Sum", **dimensions: str) -> dict[str, Any]:
-        return {"Id": key, "Namespace": space, "Name": name, "Stat": stat, "Dimensions": dimensions}
-
-    queries = [
-        query("all", "done", Environment="e"),
-        query("a", "done", Environment="e", Agent="a"),
-        query("b", "cost", Environment="e", Agent="b"),
-        query("none", "done"),
-        query("mean", "cost", "Average", Environment="e"),
-        query("p50", "cost", "p50", Environment="e"),
+    aws.invoke(function, {"print": lines})
+    found = day(
+        aws,
+        stat("all", space, "done", Environment="e"),
+        stat("a", space, "done", Environment="e", Agent="a"),
+        stat("b", space, "cost", Environment="e", Agent="b"),
+        stat("none", space, "done"),
+        stat("mean", space, "cost", "Average", Environment="e"),
+        stat("p50", space, "cost", "p50", Environment="e"),
         {"Id": "math", "Expression": "100 * FILL(a, 0) / (FILL(all, 0) + FILL(none, 0))"},
         {"Id": "nothing", "Expression": "a / none"},
-    ]
-    found = data(aws, queries)
-    assert found["all"] == [3]
-    assert found["a"] == [2]
-    assert found["b"] == [4]
-    assert found["none"] == []
-    assert found["mean"] == pytest.approx([4.75 / 3])
-    assert found["p50"] == [0.5]
-    assert found["math"] == pytest.approx([200 / 3])
-    assert found["nothing"] == []
+    )
+    assert (found["all"], found["a"], found["b"]) == (3, 2, 4)
+    assert (found["none"], found["nothing"]) == (None, None)
+    assert found["mean"] == pytest.approx(4.75 / 4)
+    assert found["p50"] == 1.25
+    assert found["math"] == pytest.approx(200 / 3)
     listed = aws.client("cloudwatch").list_metrics(Namespace=space)["Metrics"]
     assert len(listed) == 6
 
 
-def test_metric_math_that_is_not_served_is_refused_by_name(aws: EmbeddedAws) -> None:
-    with pytest.raises(ClientError, match="ANOMALY_DETECTION_BAND"):
-        data(aws, [{"Id": "x", "Expression": "ANOMALY_DETECTION_BAND(m1, 2)"}])
+def members(count: int) -> dict[str, int]:
+    return dict.fromkeys((f"m{number:03d}" for number in range(count)), 1)
+
+
+def dimensioned(count: int, value: object = "v") -> Callable[[str], dict[str, Any]]:
+    names = [f"D{number}" for number in range(count)]
+    return lambda space: emf(space, [names], done=1, **dict.fromkeys(names, value))
+
+
+def aged(seconds: float) -> Callable[[str], dict[str, Any]]:
+    def line(space: str) -> dict[str, Any]:
+        made = emf(space, [["E"]], E="e", done=1)
+        made["_aws"]["Timestamp"] -= int(seconds * 1000)
+        return made
+
+    return line
+
+
+def valued(value: object) -> Callable[[str], dict[str, Any]]:
+    return lambda space: emf(space, [["E"]], E="e", done=value)
+
+
+def without(member: str) -> Callable[[str], dict[str, Any]]:
+    def line(space: str) -> dict[str, Any]:
+        made = emf(space, [["E"]], E="e", done=1)
+        for place in (made, made["_aws"], made["_aws"]["CloudWatchMetrics"][0]):
+            place.pop(member, None)
+        return made
+
+    return line
+
+
+# "Specification: Embedded metric format", https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
+# CloudWatch_Embedded_Metric_Format_Specification.html: 100 metrics, 30 dimensions, 100 values, 1,024
+# characters, targets that are there and of their type. API reference of Dimension: ASCII, not only spaces; of
+# PutMetricData: two weeks back, two hours ahead, no special values.
+@pytest.mark.parametrize(
+    ("line", "metrics"),
+    [
+        (lambda space: emf(space, [["E"]], E="e", **members(100)), 100),
+        (lambda space: emf(space, [["E"]], E="e", **members(101)), 0),
+        (lambda space: emf(space, [[]], done=1), 1),
+        (dimensioned(30), 1),
+        (dimensioned(31), 0),
+        (dimensioned(1, "x" * 1024), 1),
+        (dimensioned(1, "x" * 1025), 0),
+        (dimensioned(1, "ü"), 0),
+        (dimensioned(1, "  "), 0),
+        (dimensioned(1, ""), 0),
+        (dimensioned(1, 5), 0),
+        (valued([1] * 100), 1),
+        (valued([1] * 101), 0),
+        (valued("1"), 0),
+        (valued(None), 0),
+        (valued(True), 0),
+        (valued([[1]]), 0),
+        (valued(float("nan")), 0),
+        (aged(14 * DAY - MINUTE), 1),
+        (aged(14 * DAY + MINUTE), 0),
+        (aged(MINUTE - 2 * HOUR), 1),
+        (aged(-MINUTE - 2 * HOUR), 0),
+        *((without(one), 0) for one in ("Timestamp", "Namespace", "Dimensions", "Metrics", "E", "done")),
+    ],
+)  # fmt: skip
+def test_emf_that_breaks_a_limit_makes_no_metric_and_is_counted(
+    aws: EmbeddedAws, line: Callable[[str], dict[str, Any]], metrics: int
+) -> None:
+    space, group = aws.name("Space"), aws.name("/group")
+    logs, cloudwatch = aws.client("logs"), aws.client("cloudwatch")
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="s")
+    events = [{"timestamp": int(time.time() * 1000), "message": json.dumps(line(space))}]
+    logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=events)
+    assert len(cloudwatch.list_metrics(Namespace=space)["Metrics"]) == metrics
+    errors = day(aws, stat("e", "AWS/Logs", "EMFValidationErrors", LogGroupName=group))
+    assert errors["e"] == (None if metrics else 1)
+    (stored,) = logs.filter_log_events(logGroupName=group)["events"]
+    assert stored["message"] == events[0]["message"], "the line is kept"
+
+
+def test_lines_that_are_no_json_are_counted_apart(aws: EmbeddedAws) -> None:
+    function = aws.function(PRINT)
+    aws.invoke(function, {"print": ['{"_aws"', "no metrics here"]})
+    group = f"/aws/lambda/{function}"
+    names = ("EMFParsingErrors", "EMFValidationErrors")
+    found = day(aws, *(stat(name.lower(), "AWS/Logs", name, LogGroupName=group) for name in names))
+    assert found == {"emfparsingerrors": 1, "emfvalidationerrors": None}
+
+
+STATISTICS: dict[str, Callable[[list[Fraction]], Fraction]] = {
+    "Sum": lambda values: sum(values, Fraction(0)),
+    "Average": lambda values: sum(values, Fraction(0)) / len(values),
+    "Maximum": max,
+    "Minimum": min,
+    "SampleCount": lambda values: Fraction(len(values)),
+}
+PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "p0", "p100")
+
+
+def test_statistics_are_those_of_an_independent_computation(aws: EmbeddedAws, full_size: bool) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    draw, space = random.Random(seed), aws.name("Space")
+    start = int(time.time() // HOUR) * HOUR - 6 * HOUR
+    points: list[tuple[float, Fraction, int]] = []
+    for _ in range(60 if full_size else 10):
+        batch = []
+        for _ in range(draw.randint(1, 50)):
+            at, value = start + draw.random() * 5 * HOUR, draw.choice((0.0, 1.0, draw.random() * 100))
+            count = draw.randint(1, 3)
+            points.append((at, Fraction(value), count))
+            batch.append({"MetricName": "m", "Timestamp": at, "Values": [value], "Counts": [count]})
+        aws.client("cloudwatch").put_metric_data(Namespace=space, MetricData=batch)
+    for period in (MINUTE, 5 * MINUTE, HOUR):
+        groups: dict[int, list[Fraction]] = defaultdict(list)
+        for at, exact, count in points:
+            groups[int(at) // period * period] += [exact] * count
+        names = {f"s{i}": name for i, name in enumerate((*STATISTICS, *PERCENTILES))}
+        queries = [stat(key, space, "m", name, period) for key, name in names.items()]
+        newest = data(aws, queries, start, start + 6 * HOUR)
+        oldest = data(aws, queries, start, start + 6 * HOUR, ScanBy="TimestampAscending")
+        for key, name in names.items():
+            assert list(oldest[key]) == sorted(groups)
+            assert list(newest[key]) == sorted(groups, reverse=True)
+            assert newest[key] == oldest[key]
+            for at, value in newest[key].items():
+                if name in STATISTICS:
+                    assert value == pytest.approx(float(STATISTICS[name](groups[at]))), (seed, name, at)
+                else:
+                    assert stands(value, float(name[1:]) / 100, groups[at]), (seed, name, at, value)
+
+
+def stands(value: float, share: float, values: list[Fraction]) -> bool:
+    """Say whether it lies between the ranks around a share; how CloudWatch interpolates is not documented."""
+    ordered, rank = sorted(values), share * (len(values) - 1)
+    low, high = ordered[math.floor(rank + 1e-9)], ordered[math.ceil(rank - 1e-9)]
+    return float(low) - 1e-9 <= value <= float(high) + 1e-9
+
+
+def test_percentiles_need_values_that_are_not_negative(aws: EmbeddedAws) -> None:
+    """CloudWatch user guide, "CloudWatch statistics definitions": with a negative value there are none."""
+    space = aws.name("Space")
+    values = {"MetricName": "m", "Values": [1.0, -1.0]}
+    aws.client("cloudwatch").put_metric_data(Namespace=space, MetricData=[values])
+    found = day(aws, stat("p", space, "m", "p95"), stat("m", space, "m", "Minimum"))
+    assert found == {"p": None, "m": -1}
+
+
+OPERATORS: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+}  # fmt: skip
+
+
+def expression(
+    draw: random.Random, series: dict[str, Series], grid: Iterable[int], depth: int
+) -> tuple[str, Any]:
+    """Return a random expression, and its value: a number, or a series that was worked out point by point."""
+    kind = draw.random()
+    if not depth or kind < 0.2:
+        name = draw.choice(list(series))
+        return name, series[name]
+    if kind < 0.35:
+        number = draw.choice((0, 2, 0.5))
+        return str(number), float(number)
+    if kind < 0.5:
+        text, value = expression(draw, series, grid, depth - 1)
+        filled = {at: value.get(at, 7.0) if isinstance(value, dict) else value for at in grid}
+        return f"FILL({text}, 7)", filled
+    if kind < 0.6:
+        text, value = expression(draw, series, grid, depth - 1)
+        return f"-({text})", {at: -one for at, one in value.items()} if isinstance(value, dict) else -value
+    sign = draw.choice(list(OPERATORS))
+    (left, a), (right, b) = (expression(draw, series, grid, depth - 1) for _ in range(2))
+    if not isinstance(a, dict) and not isinstance(b, dict):
+        sign = "+"
+        return f"({left} {sign} {right})", a + b
+    times = set(a if isinstance(a, dict) else b) & set(b if isinstance(b, dict) else a)
+    pairs = {at: (a[at] if isinstance(a, dict) else a, b[at] if isinstance(b, dict) else b) for at in times}
+    # A division by zero has no value.
+    kept = {at: pair for at, pair in pairs.items() if not (sign == "/" and pair[1] == 0)}
+    return f"({left} {sign} {right})", {at: OPERATORS[sign](*pair) for at, pair in kept.items()}
+
+
+def test_metric_math_is_that_of_an_independent_computation(aws: EmbeddedAws, full_size: bool) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    draw, space = random.Random(seed), aws.name("Space")
+    start = int(time.time() // HOUR) * HOUR - HOUR
+    grid = range(start, start + 30 * MINUTE, MINUTE)
+    series = {name: {at: float(draw.randint(0, 3)) for at in grid if draw.random() < 0.6} for name in "abc"}
+    for name, values in series.items():
+        put = [{"MetricName": name, "Timestamp": at + 5, "Value": value} for at, value in values.items()]
+        aws.client("cloudwatch").put_metric_data(Namespace=space, MetricData=put)
+    for _ in range(20 if full_size else 2):
+        made = {f"e{number}": expression(draw, series, grid, 4) for number in range(100)}
+        queries = [{**stat(name, space, name, "Sum", MINUTE), "ReturnData": False} for name in series]
+        queries += [{"Id": key, "Expression": text} for key, (text, _) in made.items()]
+        found = data(aws, queries, start, start + 30 * MINUTE)
+        assert found.keys() == made.keys(), "what is asked not to be returned is not"
+        for key, (text, expected) in made.items():
+            wanted = expected if isinstance(expected, dict) else dict.fromkeys(grid, expected)
+            assert found[key] == pytest.approx(wanted), (seed, text)
+
+
+# CloudWatch user guide, "Using math expressions with CloudWatch metrics": every function but FILL, and what
+# FILL takes beside a number; https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
+FUNCTIONS = (
+    "ABS CEIL DATAPOINT_COUNT DAY DIFF DIFF_TIME EPOCH FLOOR HOUR LOG LOG10 MAX MIN MINUTE MONTH PERIOD RATE "
+    "RUNNING_SUM SERVICE_QUOTA STDDEV YEAR AVG SUM FIRST LAST METRIC_COUNT REMOVE_EMPTY TIME_SERIES"
+)
+UNSERVED = (
+    *(f"{name}(m)" for name in FUNCTIONS.split()), "ANOMALY_DETECTION_BAND(m, 2)", "METRICS()",
+    "DB_PERF_INSIGHTS('RDS', 'db-1', 'os.cpuUtilization.user.avg')", "FILL(m, REPEAT)", "FILL(m, LINEAR)",
+    "IF(m > 0, m, 0)", "INSIGHT_RULE_METRIC('rule', Sum)", "LAMBDA('f', 'p')", "SLICE(METRICS(), 0)",
+    "SEARCH('{n,d} m', 'Sum', 300)", "SORT(METRICS(), AVG, DESC)", "SELECT AVG(m) FROM n",
+    "m > 0", "m AND m", "m ^ 2", "[m, m]", "m.n", "m +", "'m'",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNSERVED)
+def test_metric_math_that_is_not_served_is_refused_by_name(aws: EmbeddedAws, text: str) -> None:
+    queries = [stat("m", "n", "m"), {"Id": "e", "Expression": text}]
+    with pytest.raises(ClientError, match="ValidationError") as caught:
+        data(aws, queries, 0, HOUR)
+    assert text.split("(")[0].split()[0].strip("[',") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["tm90", "TM(10%:90%)", "IQM", "wm98", "tc90", "ts90", "PR(:300)", "p101", "median"]
+)
+def test_statistics_that_are_not_served_are_refused_by_name(aws: EmbeddedAws, name: str) -> None:
+    with pytest.raises(ClientError, match="statistic not served") as caught:
+        data(aws, [stat("m", "n", "m", name)], 0, HOUR)
+    assert name in str(caught.value)
+
+
+def test_get_metric_data_takes_500_queries(aws: EmbeddedAws) -> None:
+    """CloudWatch API reference, GetMetricData."""
+    queries = [stat(f"m{number}", "n", "m") for number in range(501)]
+    assert len(data(aws, queries[:500], 0, HOUR)) == 500
+    with pytest.raises(ClientError, match="ValidationError"):
+        data(aws, queries, 0, HOUR)
+
+
+def test_what_the_stacks_ask_of_metrics_is_tested_here() -> None:
+    """The statistics and functions of every alarm and widget are among those computed above."""
+    asked = json.dumps([list(reviewed.alarms()), list(reviewed.properties("AWS::CloudWatch::Dashboard"))])
+    found: dict[str, set[str]] = defaultdict(set)
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for name, one in value.items():
+                if isinstance(one, str):
+                    found[name.lower()].add(one)
+                walk(one)
+        elif isinstance(value, list):
+            for one in value:
+                walk(one)
+
+    walk(json.loads(asked))
+    statistics = found["stat"] | found["statistic"] | found["extendedstatistic"]
+    assert {"Sum", "Maximum", "p95"} <= statistics <= {*STATISTICS, *PERCENTILES}
+    calls = {
+        word for text in found["expression"] for word in text.replace("(", "( ").split() if word.endswith("(")
+    }
+    assert calls - {"("} == {"FILL("}
 
 
 def test_invocations_are_measured(aws: EmbeddedAws) -> None:
     function = aws.function(PRINT)
     for print_what in (["x"], ["x"], None):
         aws.invoke(function, {"print": print_what})
-    found = data(
-        aws,
-        [
-            {
-                "Id": name.lower(),
-                "Namespace": "AWS/Lambda",
-                "Name": name,
-                "Stat": "Sum",
-                "Dimensions": {"FunctionName": function},
-            }
-            for name in ("Invocations", "Errors", "Throttles", "Duration")
-        ],
-    )
-    assert (found["invocations"], found["errors"], found["throttles"]) == ([3], [1], [0])
-    assert found["duration"][0] > 0
-
-
-# CloudWatch user guide, "Configuring how CloudWatch alarms treat missing data": both tables, oldest period
-# first; 0 does not breach, X does. Columns: missing, ignore, breaching, notBreaching.
-KEEPS = "INSUFFICIENT_DATA"  # "retain current state", of an alarm that had no data yet
-MISSING_DATA = [
-    ("0-X-X", 3, ("OK", "OK", "OK", "OK")),
-    ("0----", 3, ("OK", "OK", "OK", "OK")),
-    ("-----", 3, ("INSUFFICIENT_DATA", KEEPS, "ALARM", "OK")),
-    ("0XX-X", 3, ("ALARM", "ALARM", "ALARM", "ALARM")),
-    ("--X--", 3, ("ALARM", KEEPS, "ALARM", "OK")),
-    ("0-X-X", 2, ("ALARM", "ALARM", "ALARM", "ALARM")),
-    ("00X0X", 2, ("ALARM", "ALARM", "ALARM", "ALARM")),
-    ("0-X--", 2, ("OK", "OK", "ALARM", "OK")),
-    ("-----", 2, ("INSUFFICIENT_DATA", KEEPS, "ALARM", "OK")),
-    ("----0", 2, ("OK", "OK", "ALARM", "OK")),
-    ("---X-", 2, ("ALARM", KEEPS, "ALARM", "OK")),
-]
-
-
-def test_alarms_treat_missing_data_as_documented(aws: EmbeddedAws) -> None:
-    cloudwatch, space = aws.client("cloudwatch"), aws.name("Missing")
-    expected = {}
-    last_hour = int(time.time() // HOUR) * HOUR - HOUR
-    for row, (points, needed, states) in enumerate(MISSING_DATA):
-        values = [
-            {
-                "MetricName": f"m{row}",
-                "Value": float(point == "X"),
-                "Timestamp": last_hour - HOUR * (4 - position) + 60,
-            }
-            for position, point in enumerate(points)
-            if point != "-"
-        ]
-        if values:
-            cloudwatch.put_metric_data(Namespace=space, MetricData=values)
-        for treatment, state in zip(("missing", "ignore", "breaching", "notBreaching"), states, strict=True):
-            name = f"{space}-{row}-{treatment}"
-            expected[name] = state
-            cloudwatch.put_metric_alarm(
-                AlarmName=name,
-                Namespace=space,
-                MetricName=f"m{row}",
-                Statistic="Sum",
-                Period=HOUR,
-                EvaluationPeriods=3,
-                DatapointsToAlarm=needed,
-                Threshold=0.5,
-                ComparisonOperator="GreaterThanThreshold",
-                TreatMissingData=treatment,
-            )
-    time.sleep(0.2)
-    aws.settle()
-    pages = cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{space}-")
-    found = {alarm["AlarmName"]: alarm["StateValue"] for page in pages for alarm in page["MetricAlarms"]}
-    assert found == expected
-
-
-def test_alarm_on_metric_math_mails_once_and_tells_the_default_bus(aws: EmbeddedAws) -> None:
-    cloudwatch, space = aws.client("cloudwatch"), aws.name("Alarm")
-    topic = aws.client("sns").create_topic(Name=aws.name("topic"))["TopicArn"]
-    aws.client("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint="ops@example.com")
-    url, arn = aws.queue()
-    pattern = {
-        "source": ["aws.cloudwatch"],
-        "detail-type": ["CloudWatch Alarm State Change"],
-        "detail": {"alarmName": [{"prefix": space}], "state": {"value": ["ALARM"]}},
-    }
-    aws.client("events").put_rule(Name=space, EventPattern=json.dumps(pattern))
-    aws.client("events").put_targets(Rule=space, Targets=[{"Id": "queue", "Arn": arn}])
-
-    def stat(key: str) -> dict[str, Any]:
-        metric = {
-            "Namespace": space,
-            "MetricName": key,
-            "Dimensions": [{"Name": "Environment", "Value": "e"}],
-        }
-        return {"Id": key, "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}, "ReturnData": False}
-
-    rate = "100 * FILL(good, 0) / (FILL(good, 0) + FILL(bad, 0))"
-    cloudwatch.put_metric_alarm(
-        AlarmName=space, EvaluationPeriods=1, Threshold=80, ComparisonOperator="LessThanThreshold",
-        TreatMissingData="notBreaching", AlarmActions=[topic],
-        Metrics=[stat("good"), stat("bad"), {"Id": "rate", "Expression": rate}],
-    )  # fmt: skip
-    aws.until(lambda: cloudwatch.describe_alarms(AlarmNames=[space])["MetricAlarms"][0]["StateValue"] == "OK")
-    for name, value in (("good", 1), ("bad", 1)):
-        dimensions = [{"Name": "Environment", "Value": "e"}]
-        cloudwatch.put_metric_data(
-            Namespace=space, MetricData=[{"MetricName": name, "Value": value, "Dimensions": dimensions}]
-        )
-    letters = aws.until(lambda: [mail for mail in aws.local("mail") if mail["topic"] == topic])
-    (event,) = aws.until(lambda: aws.bodies(url))
-    time.sleep(1.5)
-    assert [mail for mail in aws.local("mail") if mail["topic"] == topic] == letters
-    assert len(letters) == 1, "mails once, however often it is evaluated"
-    assert letters[0]["to"] == "ops@example.com"
-    assert letters[0]["subject"] == f'ALARM: "{space}" in {REGION}'
-    assert json.loads(letters[0]["body"])["NewStateValue"] == "ALARM"
-    detail = event["detail"]
-    assert event["resources"] == [f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{space}"]
-    assert (detail["alarmName"], detail["state"]["value"], detail["previousState"]["value"]) == (
-        space,
-        "ALARM",
-        "OK",
-    )
-    assert json.loads(detail["state"]["reasonData"])["recentDatapoints"] == [50.0]
-    assert detail["configuration"]["metrics"][0]["metricStat"]["metric"]["dimensions"] == {"Environment": "e"}
+    names = ("Invocations", "Errors", "Throttles", "Duration")
+    found = day(aws, *(stat(name.lower(), "AWS/Lambda", name, FunctionName=function) for name in names))
+    assert (found["invocations"], found["errors"], found["throttles"]) == (3, 1, 0)
+    assert (found["duration"] or 0) > 0
