@@ -128,19 +128,19 @@ def evaluate(alarm: dict[str, Any]) -> None:
     if new != "INSUFFICIENT_DATA":
         verb = ("was " if len(recent) == 1 else "were ") + ("" if new == "ALARM" else "not ")
         reason = (
-            f"Threshold Crossed: {len(recent)} out of the last {_datapoints(window)} [{shown}] {verb}{words} "
+            f"Threshold Crossed: {len(recent)} out of the last {window} datapoints [{shown}] {verb}{words} "
             f"the threshold ({threshold}) (minimum {_datapoints(needed)} for {old} -> {new} transition)."
         )
-    told = {
+    facts: dict[str, Any] = {
         "version": "1.0",
         "queryDate": _stamp(clock.now()),
         "period": period,
-        "recentDatapoints": [value for _, value in recent],
         "threshold": threshold,
     }
+    facts["recentDatapoints"] = [value for _, value in recent]
     answer = {"AlarmName": alarm["AlarmName"], "StateValue": new, "StateReason": reason}
     cloudwatch._set_alarm_state(
-        {}, {**answer, "StateReasonData": json.dumps(told)}, is_cbor=False, is_json=True
+        {}, {**answer, "StateReasonData": json.dumps(facts)}, is_cbor=False, is_json=True
     )
     alarm["StateTransitionedTimestamp"] = alarm["StateUpdatedTimestamp"]
 

@@ -76,34 +76,24 @@ def write(group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
         cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
     arrived = time.time_ns() // 1_000_000
     times = itertools.accumulate((at_ms for at_ms, _ in events), max)
-    stored = [
-        {
-            "timestamp": at_ms,
-            "message": message,
-            "ingestionTime": arrived,
-            "eventId": f"{at_ms:020d}{next(_serial):036d}",
-        }
-        for at_ms, (_, message) in zip(times, events, strict=True)
-    ]
+    stored = []
+    for at_ms, (_, message) in zip(times, events, strict=True):
+        event_id = f"{at_ms:020d}{next(_serial):036d}"
+        event = {"timestamp": at_ms, "message": message, "ingestionTime": arrived, "eventId": event_id}
+        stored.append(event)
     cloudwatch_logs._append_log_events(cloudwatch_logs._log_groups[group]["streams"][stream], stored)
     cloudwatch_logs._fanout_to_subscription_filters(group, stream, stored)
 
 
-def _destination(group: str, arn: str) -> Mapping[str, Any] | None:
+def _destination(group: str, arn: str) -> Any:
     """Return a subscription's function, None when it is missing or does not let CloudWatch Logs invoke it."""
-    record, _, _ = lambda_svc._get_func_record_for_ref(arn)
+    record = lambda_svc._get_func_record_for_ref(arn)[0]
     source = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:*"
-    if record is None or not permissions.may_invoke("logs.amazonaws.com", source, record):
-        return None
-    found: Mapping[str, Any] = record
-    return found
+    return record if record and permissions.may_invoke("logs.amazonaws.com", source, record) else None
 
 
-def _filters(group: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = (cloudwatch_logs._log_groups.get(group) or {}).get(
-        "subscriptionFilters", {}
-    )
-    return found
+def _filters(group: str) -> Any:
+    return (cloudwatch_logs._log_groups.get(group) or {}).get("subscriptionFilters", {})
 
 
 @dataclass(slots=True)
@@ -223,17 +213,16 @@ def _first_batch(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
 
 
 def _envelope(account: str, group: str, stream: str, name: str, events: Sequence[dict[str, Any]]) -> str:
-    payload = {
+    told = [
+        {"id": one["eventId"], "timestamp": one["timestamp"], "message": one["message"]} for one in events
+    ]
+    payload: dict[str, Any] = {
         "messageType": "DATA_MESSAGE",
         "owner": account,
         "logGroup": group,
         "logStream": stream,
-        "subscriptionFilters": [name],
-        "logEvents": [
-            {"id": event["eventId"], "timestamp": event["timestamp"], "message": event["message"]}
-            for event in events
-        ],
     }
+    payload |= {"subscriptionFilters": [name], "logEvents": told}
     return base64.b64encode(
         gzip.compress(json.dumps(payload, ensure_ascii=False).encode(), compresslevel=1)
     ).decode()

@@ -147,7 +147,7 @@ def test_alarm_on_metric_math_mails_once_and_tells_the_default_bus(aws: Embedded
         "OK",
     )
     assert json.loads(detail["state"]["reasonData"])["recentDatapoints"] == [50.0]
-    assert "1 out of the last 1 datapoint [50.0 (" in detail["state"]["reason"]
+    assert "1 out of the last 1 datapoints [50.0 (" in detail["state"]["reason"]
     assert detail["configuration"]["metrics"][0]["metricStat"]["metric"]["dimensions"] == {"Environment": "e"}
 
 
