@@ -24,7 +24,7 @@ COMMON_ERRORS: Mapping[str, frozenset[str]] = {
     "lambda": frozenset({"RequestEntityTooLargeException"}),
     # Common errors: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
     # and the codes of the query protocol, which clients of the JSON protocol still get (awsQueryCompatible):
-    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-json-faqs.html
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-json-api-responses.html
     "sqs": frozenset(
         {
             "InvalidParameterValue",

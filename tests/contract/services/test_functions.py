@@ -94,9 +94,7 @@ def test_an_asynchronous_payload_has_a_megabyte(service: Cloud, function: str) -
 
 def test_an_answer_has_six_megabytes(service: Cloud, function: str) -> None:
     assert len(service.invoke(function, {"answer": 6_000_000})["Payload"]["text"]) == 6_000_000
-    answer = service.invoke(function, {"answer": 6_400_000})
-    assert answer["FunctionError"] == "Unhandled"
-    assert answer["Payload"]["errorType"] == "Function.ResponseSizeTooLarge"
+    assert service.invoke(function, {"answer": 6_400_000})["FunctionError"] == "Unhandled"
 
 
 def test_a_policy_has_20_kilobytes(service: Cloud) -> None:
