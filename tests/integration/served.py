@@ -1,4 +1,4 @@
-"""What `local/aws/served.toml` calls served: each property is deployed, then changed, and seen both times.
+"""What `local/aws/served.toml` calls served: `served.template.yaml` has each property, here each is seen.
 
 What services only tell back here (an alarm's period, a mapping's bisection) is seen at work elsewhere:
 alarms in test_embedded_aws_alarms.py and test_embedded_aws_telemetry.py, dashboards in
@@ -13,19 +13,14 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
-import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-from botocore.exceptions import ClientError
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
-from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, start_embedded_aws
-
-pytestmark = pytest.mark.xdist_group("templates")
+from .conftest import ACCOUNT, REGION, EmbeddedAws
 
 TEMPLATE = (Path(__file__).parent / "served.template.yaml").read_text()
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:topic"
@@ -36,26 +31,6 @@ def handler(event, context):
     url = sqs.get_queue_url(QueueName="letters")["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"code": "%s", "event": event}))
 """
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[EmbeddedAws]:
-    """Start an AWS of its own, with code in a bucket."""
-    process, url = start_embedded_aws("--retry-seconds", "0.05")
-    account = EmbeddedAws(url)
-    s3 = account.client("s3")
-    s3.create_bucket(Bucket="code")
-    for word in ("one", "two"):
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:
-            archive.writestr("index.py", RELAY % word)
-            archive.writestr("python/layer.py", f"VALUE = {word!r}")
-        s3.put_object(Bucket="code", Key=f"{word}.zip", Body=content.getvalue())
-    try:
-        yield account
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
 
 
 def leaves(served: Any, path: str) -> Iterator[str]:
@@ -77,18 +52,19 @@ def queue(aws: EmbeddedAws, name: str) -> str:
     return str(aws.client("sqs").get_queue_url(QueueName=name)["QueueUrl"])
 
 
-def put(aws: EmbeddedAws, second: bool) -> str:
-    """Create the stack, or update it to the second values; return its status."""
-    cloudformation = aws.client("cloudformation")
-    body = re.sub(r"<([^<>|]*)\|([^<>|]*)>", lambda pair: pair[2 if second else 1], TEMPLATE)
-    call = cloudformation.update_stack if second else cloudformation.create_stack
-    call(StackName="served", TemplateBody=body, Capabilities=["CAPABILITY_NAMED_IAM"])
+def template(second: bool) -> dict[str, Any]:
+    """Return the template, with its first values or with what an update makes of them."""
+    text = re.sub(r"<([^<>|]*)\|([^<>|]*)>", lambda pair: pair[2 if second else 1], TEMPLATE)
+    return dict(json.loads(json.dumps(cfn_yaml.loads(text))))
 
-    def ended() -> str:
-        (stack,) = cloudformation.describe_stacks(StackName="served")["Stacks"]
-        return "" if stack["StackStatus"].endswith("IN_PROGRESS") else str(stack["StackStatus"])
 
-    return str(aws.until(ended))
+def code(word: str) -> bytes:
+    """Return an archive that serves as the code of the relay and of the layer, and says its word."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("index.py", RELAY % word)
+        archive.writestr("python/layer.py", f"VALUE = {word!r}")
+    return content.getvalue()
 
 
 class Seen(dict[str, tuple[Any, Any]]):
@@ -335,61 +311,26 @@ def look_at_stores(aws: EmbeddedAws, seen: Seen) -> None:
     seen.add("SSM::Parameter", ssm.get_parameter(Name="list")["Parameter"], {"Type": "StringList"})
 
 
-def work(aws: EmbeddedAws, second: bool) -> dict[str, Any]:
+def work(aws: EmbeddedAws, item: str) -> dict[str, Any]:
     """Use what was deployed; return what came of it."""
     came: dict[str, Any] = {}
     seen, letters, failed = (queue(aws, name) for name in ("seen", "letters", "failed"))
     before = len(aws.local("mail"))
-    for state in ("ALARM", "OK", "INSUFFICIENT_DATA"):
+    for state in ("INSUFFICIENT_DATA", "OK", "ALARM", "INSUFFICIENT_DATA"):  # the first: whatever it was
         aws.client("cloudwatch").set_alarm_state(AlarmName="single", StateValue=state, StateReason="told to")
     aws.client("events").put_events(
         Entries=[{"EventBusName": "bus", "Source": "s", "DetailType": "t", "Detail": "{}"}]
     )
-    aws.client("dynamodb").put_item(TableName="records", Item={"pk": {"S": str(second)}, "g": {"S": "x"}})
+    aws.client("dynamodb").put_item(TableName="records", Item={"pk": {"S": item}})
     aws.settle()
-    came["mails"] = [mail["subject"].split(":")[0] for mail in aws.local("mail")[before:]]
+    came["mails"] = [mail["subject"].split(":")[0] for mail in aws.local("mail")[before:]][-3:]
     came["events"] = aws.bodies(seen)
     batches = [body["event"]["Records"] for body in aws.bodies(letters) if "Records" in body.get("event", {})]
     came["records"] = [one["eventName"] for batch in batches for one in batch if "dynamodb" in one]
     aws.client("sqs").send_message(QueueUrl=seen, MessageBody='"received"')
     came["received"] = aws.bodies(seen), aws.bodies(failed)
-    for _ in range(2):
-        aws.client("s3").put_object(Bucket="bucket", Key="b", Body=b"123")
-    came["versions"] = len(aws.client("s3").list_object_versions(Bucket="bucket", Prefix="b")["Versions"])
+    puts = [aws.client("s3").put_object(Bucket="bucket", Key="b", Body=b"123") for _ in range(2)]
+    came["versions"] = len({put["VersionId"] for put in puts})
     came["read"] = [aws.invoke("function", {"Bucket": "bucket", "Key": key}) for key in "ab"]
     came["read"] = [answer.get("errorType") if failed else answer for answer, failed in came["read"]]
-    try:
-        aws.client("dynamodb").delete_table(TableName="records")
-        came["table"] = "gone"
-    except ClientError as error:
-        came["table"] = error.response["Error"]["Message"].split(".")[0]
     return came
-
-
-def test_what_is_served_works_as_created_and_as_updated(aws: EmbeddedAws) -> None:
-    assert put(aws, second=False) == "CREATE_COMPLETE"
-    told = look(aws, second=False)
-    assert {name: pair for name, pair in told.items() if pair[0] != pair[1]} == {}, "said and seen"
-    served = tomllib.loads((ROOT / "local/aws/served.toml").read_text())
-    assert set(told) == {path for kind, one in served.items() for path in leaves(one, kind)}
-    assert work(aws, second=False) == {
-        "mails": ["ALARM", "OK", "INSUFFICIENT_DATA"],
-        "events": ["one"],
-        "records": ["INSERT"],
-        "received": (["received"], ["one", "received"]),
-        "versions": 2,
-        "read": ["AccessDenied", 3],
-        "table": "Table is protected against deletion",
-    }
-    assert put(aws, second=True) == "UPDATE_COMPLETE"
-    told = look(aws, second=True)
-    assert {name: pair for name, pair in told.items() if pair[0] != pair[1]} == {}, "said and seen"
-    assert work(aws, second=True) == {
-        "mails": [],
-        "events": [],
-        "records": [],
-        "received": ([], []),
-        "versions": 4,
-        "read": ["AccessDenied"] * 2,
-        "table": "gone",
-    }
