@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import secrets
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,7 +17,6 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 PREFIX = "agentops-contract-"
-AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -31,6 +29,9 @@ TRUST = {
 }
 # What AWS answers while a new role is not yet known everywhere (IAM is eventually consistent).
 NOT_YET = ("cannot be assumed", "Role is not authorized", "does not have permissions to call")
+# What it answers while something is in use, or changing, or it is asked too often.
+IN_USE = ("InUse", "Conflict", "Aborted", "Throttl", "TooManyRequests", "LimitExceeded")
+GONE = ("NotFound", "NoSuch", "NonExistent")
 
 
 class Cloud:
@@ -41,13 +42,15 @@ class Cloud:
     account
         The 12 digits of the account; the caller's identity has to be of it.
     region
-        Where everything is made.
+        Where everything is made; of the partition ``aws``.
     endpoint
         The URL of an embedded AWS. Without one, clients reach AWS, and any other endpoint is refused.
     credentials
         Keyword arguments of a boto3 client; none take those of the environment.
     real
         Whether delays are those of AWS (roles that spread, logs that arrive later, retries after minutes).
+    say
+        Is told what is made and what is removed.
 
     Raises
     ------
@@ -63,8 +66,10 @@ class Cloud:
         endpoint: str | None = None,
         credentials: Mapping[str, str] | None = None,
         real: bool = False,
+        say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.account, self.region, self.real = account, region, real
+        self._say = say
         self._endpoint, self._credentials = endpoint, dict(credentials or {})
         self._run = f"{PREFIX}{secrets.token_hex(4)}"
         self._serial = itertools.count()
@@ -74,9 +79,11 @@ class Cloud:
             raise RuntimeError(f"the credentials are of account {found}, not of {account}")
 
     @cache  # noqa: B019 - one object a session
-    def client(self, service: str) -> Any:
+    def client(self, service: str, attempts: int = 1) -> Any:
         """Return a client that does not retry, so that probes see every answer."""
-        settings = Config(retries={"total_max_attempts": 1}, max_pool_connections=32)
+        settings = Config(
+            retries={"total_max_attempts": attempts, "mode": "standard"}, max_pool_connections=32
+        )
         found: Any = boto3.client(
             service,  # type: ignore[call-overload]
             endpoint_url=self._endpoint,
@@ -84,9 +91,10 @@ class Cloud:
             config=settings,
             **self._credentials,
         )
-        host = found.meta.endpoint_url.partition("://")[2].partition("/")[0].partition(":")[0]
-        if self._endpoint is None and not host.endswith(AWS_DOMAINS):
-            raise RuntimeError(f"{service}: {host} is not an endpoint of AWS")
+        scheme, _, rest = found.meta.endpoint_url.partition("://")
+        host = rest.partition("/")[0]
+        if self._endpoint is None and not (scheme == "https" and host.endswith(".amazonaws.com")):
+            raise RuntimeError(f"{service}: {found.meta.endpoint_url} is not an endpoint of AWS")
         return found
 
     def name(self, prefix: str) -> str:
@@ -94,23 +102,21 @@ class Cloud:
         return f"{self._run}-{prefix}-{next(self._serial)}"
 
     def made(self, what: str, undo: Callable[[], object]) -> None:
-        """Note what was made, and how it is removed; the last made is the first removed."""
+        """Note what is made, best before it is, and how it is removed; the last is the first removed."""
         self._made.append((what, undo))
-        if self.real:
-            print(f"made {what}", file=sys.__stderr__, flush=True)
+        self._say(f"made {what}")
 
     def clean_up(self) -> list[str]:
         """Remove everything that was made, and return what could not be."""
         left = []
         while self._made:
-            what, undo = self._made.pop()
+            what, undo = self._made[-1]
             try:
                 self.until(lambda undo=undo: _gone(undo), 60)  # type: ignore[misc]
+                self._say(f"removed {what}")
             except Exception as error:  # noqa: BLE001 - the rest is removed all the same
                 left.append(f"{what}: {error}")
-            else:
-                if self.real:
-                    print(f"removed {what}", file=sys.__stderr__, flush=True)
+            self._made.pop()  # not before: an interruption leaves it to the next call
         return left
 
     def until(self, test: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -123,20 +129,29 @@ class Cloud:
 
     def log_group(self, name: str = "") -> str:
         """Create a log group that keeps a day, and return its name."""
-        logs, name = self.client("logs"), name or self.name("log")
-        logs.create_log_group(logGroupName=name)
+        logs, name = self._client("logs"), name or self.name("log")
         self.made(f"log group {name}", lambda: logs.delete_log_group(logGroupName=name))
+        logs.create_log_group(logGroupName=name)
         logs.put_retention_policy(logGroupName=name, retentionInDays=1)
         return name
 
-    def role(self, *statements: Mapping[str, Any]) -> str:
-        """Create a role for functions with a policy of these statements, and return its ARN."""
-        iam, name = self.client("iam"), self.name("role")
-        arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
+    @cache  # noqa: B019 - one object a session
+    def role(self, *statements: str) -> str:
+        """Create a role for functions and return its ARN.
+
+        It may write the logs of all functions made here, and what the statements, JSON, allow besides.
+        """
+        # Not CreateLogGroup: lines that come late do not make the group anew behind the clean-up.
+        groups = f"arn:aws:logs:{self.region}:{self.account}:log-group:/aws/lambda/{self._run}-*"
+        writing = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        allowed = [{"Effect": "Allow", "Action": writing, "Resource": groups}, *map(json.loads, statements)]
+        iam, name = self._client("iam"), self.name("role")
         self.made(f"role {name}", lambda: iam.delete_role(RoleName=name))
-        policy = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
-        iam.put_role_policy(RoleName=name, PolicyName="contract", PolicyDocument=policy)
-        self.made(f"policy of {name}", lambda: iam.delete_role_policy(RoleName=name, PolicyName="contract"))
+        arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
+        policy = {"RoleName": name, "PolicyName": "contract"}
+        self.made(f"policy of {name}", lambda: iam.delete_role_policy(**policy))
+        document = json.dumps({"Version": "2012-10-17", "Statement": allowed})
+        iam.put_role_policy(**policy, PolicyDocument=document)
         return str(arn)
 
     def function(self, source: str, *statements: Mapping[str, Any], **settings: Any) -> str:
@@ -156,12 +171,8 @@ class Cloud:
         str
             The function's name.
         """
-        client, name = self.client("lambda"), self.name("fn")
-        group = self.log_group(f"/aws/lambda/{name}")
-        # Not CreateLogGroup: lines that come late do not make the group anew behind the clean-up.
-        streams = f"arn:aws:logs:{self.region}:{self.account}:log-group:{group}:*"
-        write = ["logs:CreateLogStream", "logs:PutLogEvents"]
-        role = self.role({"Effect": "Allow", "Action": write, "Resource": streams}, *statements)
+        client, name = self._client("lambda"), self.name("fn")
+        self.log_group(f"/aws/lambda/{name}")
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as content:
             entry = zipfile.ZipInfo("app.py")
@@ -172,11 +183,11 @@ class Cloud:
             "Runtime": "python3.12",
             "Handler": "app.handler",
             "Code": {"ZipFile": archive.getvalue()},
-            "Role": role,
+            "Role": self.role(*map(json.dumps, statements)),
             **{"Timeout": 5, "MemorySize": 256, **settings},
         }
-        self.until(lambda: _created(lambda: client.create_function(**request)))
         self.made(f"function {name}", lambda: client.delete_function(FunctionName=name))
+        self.until(lambda: _created(lambda: client.create_function(**request)))
         self.until(lambda: client.get_function(FunctionName=name)["Configuration"]["State"] == "Active")
         return name
 
@@ -189,7 +200,7 @@ class Cloud:
 
     def log(self, group: str) -> list[tuple[str, str]]:
         """Return what a log group holds, (stream, message) in the order of each stream."""
-        logs, found = self.client("logs"), []
+        logs, found = self._client("logs"), []
         pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group)
         for stream in [one["logStreamName"] for page in pages for one in page["logStreams"]]:
             token: Mapping[str, str] = {}
@@ -205,7 +216,8 @@ class Cloud:
 
     def table(self, **settings: Any) -> str:
         """Create an on-demand table with the keys ``pk`` and ``sk``, both text, and return its name."""
-        client, name = self.client("dynamodb"), self.name("table")
+        client, name = self._client("dynamodb"), self.name("table")
+        self.made(f"table {name}", lambda: client.delete_table(TableName=name))
         client.create_table(
             TableName=name,
             BillingMode="PAY_PER_REQUEST",
@@ -216,16 +228,22 @@ class Cloud:
             AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
             **settings,
         )
-        self.made(f"table {name}", lambda: client.delete_table(TableName=name))
         self.until(lambda: client.describe_table(TableName=name)["Table"]["TableStatus"] == "ACTIVE")
         return name
 
     def queue(self, **attributes: str) -> str:
         """Create a queue and return its URL."""
-        client, name = self.client("sqs"), self.name("queue")
-        url = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        self.made(f"queue {name}", lambda: client.delete_queue(QueueUrl=url))
-        return str(url)
+        client, name = self._client("sqs"), self.name("queue")
+
+        def delete() -> None:
+            client.delete_queue(QueueUrl=client.get_queue_url(QueueName=name)["QueueUrl"])
+
+        self.made(f"queue {name}", delete)
+        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+    def _client(self, service: str) -> Any:
+        """Return a client for what is no probe: it retries what AWS refuses for the moment."""
+        return self.client(service, 8)
 
 
 def _created(create: Callable[[], object]) -> bool:
@@ -244,8 +262,8 @@ def _gone(undo: Callable[[], object]) -> bool:
         undo()
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in ("ResourceInUseException", "DeleteConflict", "OperationAbortedException", "Throttling"):
+        if any(word in code for word in IN_USE):
             return False
-        if "NotFound" not in code and not code.startswith("NoSuch") and "NonExistent" not in code:
+        if not any(word in code for word in GONE):
             raise
     return True

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.contract.cloud import Cloud
 from tests.integration.conftest import ACCOUNT, REGION, start_embedded_aws
@@ -27,31 +29,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--against-aws", metavar="ACCOUNT", help="run the contract's probes in this account")
 
 
-def real_cloud(account: str) -> Cloud:
+def real_cloud(account: str, say: Callable[[str], object] = print) -> Cloud:
     """Return the account of the environment's credentials.
 
     Raises
     ------
-    pytest.UsageError
+    ValueError
         When anything suggests that it is not the account that was meant.
     """
     if not re.fullmatch(r"\d{12}", account):
-        raise pytest.UsageError(f"--against-aws wants the 12 digits of an account, not {account!r}")
+        raise ValueError(f"wants the 12 digits of an account, not {account!r}")
     if overridden := sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL")):
-        raise pytest.UsageError(f"--against-aws reaches AWS alone; unset {', '.join(overridden)}")
+        raise ValueError(f"reaches AWS alone; unset {', '.join(overridden)}")
     if os.environ["AWS_ACCESS_KEY_ID"] == "testing":  # tests/conftest.py keeps profiles out of every test
-        raise pytest.UsageError(
-            "--against-aws takes its credentials from the environment: "
-            'eval "$(aws configure export-credentials --format env)"'
-        )
-    region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
+        how = 'eval "$(aws configure export-credentials --format env)"'
+        raise ValueError(f"takes its credentials from the environment: {how}")
     rehearsal = os.environ.get(REHEARSAL)
     if rehearsal and not rehearsal.startswith("http://127.0.0.1:"):
-        raise pytest.UsageError(f"{REHEARSAL} is for an embedded AWS on loopback")
-    try:
-        return Cloud(account, region, endpoint=rehearsal, real=True)
-    except RuntimeError as error:
-        raise pytest.UsageError(f"--against-aws: {error}") from None
+        raise ValueError(f"{REHEARSAL} is for an embedded AWS on loopback")
+    region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
+    return Cloud(account, region, endpoint=rehearsal, real=True, say=say)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +56,16 @@ def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
     """Give the AWS that the probes run in, and leave nothing in it."""
     if account := request.config.getoption("--against-aws", default=None):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped run cleans up, too
-        found = real_cloud(account)
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+
+        def say(text: str) -> None:
+            with capture.global_and_fixture_disabled():
+                print(text, file=sys.stderr, flush=True)
+
+        try:
+            found = real_cloud(account, say)
+        except (ValueError, RuntimeError, BotoCoreError, ClientError) as error:
+            pytest.exit(f"--against-aws: {error}", pytest.ExitCode.USAGE_ERROR)
         try:
             yield found
         finally:
