@@ -141,12 +141,14 @@ def log_group(config: Mapping[str, Any]) -> str:
 
 
 def _level(text: str) -> str:
-    """Return the level of a line that is a JSON object with one; any other line counts as INFO on AWS."""
+    """Return the level of a JSON object that has one and an RFC 3339 time; any other line counts as INFO."""
     if not text.startswith("{") or '"level"' not in text:
         return ""
     try:
-        return str(json.loads(text).get("level")).upper()
-    except ValueError:
+        document = json.loads(text)
+        at = datetime.fromisoformat(document["timestamp"])
+        return str(document["level"]).upper() if at.tzinfo else ""
+    except (ValueError, KeyError, TypeError):
         return ""
 
 
