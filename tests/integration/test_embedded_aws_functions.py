@@ -15,7 +15,7 @@ from tests.integration.conftest import PYTHON, ROOT, EmbeddedAws
 pytestmark = pytest.mark.xdist_group("embedded_aws")
 
 SOURCE = """
-import json, logging, os, sys, time
+import json, os, time
 def handler(event, context):
     for number in range(event.get("lines", 0)):
         print(json.dumps({"invocation": event["invocation"], "line": number, "id": context.aws_request_id}))
@@ -26,11 +26,6 @@ def handler(event, context):
     if mode == "sleep": time.sleep(60)
     if mode == "memory": held = bytearray(400_000_000)
     if mode == "environment": return dict(os.environ)
-    if mode == "log":
-        logging.getLogger().setLevel("DEBUG")
-        logging.debug("a detail"); logging.warning("a warning")
-        print("stdout"); print("stderr", file=sys.stderr)
-        print(json.dumps({"level": "DEBUG", "timestamp": "2026-11-22T08:00:00.000Z", "own": "detail"}))
     if mode == "id": return context.aws_request_id
     return {"ok": True, "left": context.get_remaining_time_in_millis()}
 """
@@ -92,21 +87,72 @@ def test_a_module_that_does_not_import(aws: EmbeddedAws) -> None:
     assert report_of(aws, function)["status"] == "error"
 
 
-def test_levels_apply_to_json_logging_alone(aws: EmbeddedAws) -> None:
-    text, plain_json = aws.function(SOURCE), aws.function(SOURCE, **JSON)
-    quiet = aws.function(
-        SOURCE,
-        LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "SystemLogLevel": "WARN"},
-    )
-    found = {}
-    for function in (text, plain_json, quiet):
-        aws.invoke(function, {"mode": "log"})
-        found[function] = "\n".join(message for _, message in aws.log(function))
-    words = ("a detail", "a warning", '"own"', "stdout", "stderr", "platform.report", "REPORT")
-    has = {function: [word in found[function] for word in words] for function in found}
-    assert has[text] == [True, True, True, True, True, False, True]
-    assert has[plain_json] == [False, True, False, True, True, True, False]
-    assert has[quiet] == [False, True, False, False, False, False, False]
+# What is written, by a word of its own, and the level that AWS gives it where it filters. Lambda developer
+# guide, "Log-level filtering": lines without a level, or with one and no RFC 3339 time, count as INFO.
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+WRITTEN = {
+    "logged-debug": "DEBUG",
+    "logged-info": "INFO",
+    "logged-warning": "WARN",
+    "logged-error": "ERROR",
+    "logged-critical": "FATAL",
+    "printed": "INFO",
+    "to-stderr": "INFO",
+    "trace-object": "TRACE",
+    "debug-object": "DEBUG",
+    "error-object": "ERROR",
+    "odd-level": "INFO",
+    "no-level": "INFO",
+    "no-time": "INFO",
+    "no-zone": "INFO",
+    "no-object": "INFO",
+}
+WRITER = """
+import json, logging, sys
+def handler(event, context):
+    log, time = logging.getLogger(), {"timestamp": "2026-11-22T08:00:00.587199Z"}
+    log.setLevel("DEBUG")
+    for name in ("debug", "info", "warning", "error", "critical"): getattr(log, name)(f"logged-{name}")
+    print("printed"); print("to-stderr", file=sys.stderr)
+    for level in ("TRACE", "debug", "Error"):
+        print(json.dumps({"level": level, "text": f"{level.lower()}-object", **time}))
+    print(json.dumps({"level": "LOUD", "text": "odd-level", **time}))
+    print(json.dumps({"text": "no-level", **time}))
+    print(json.dumps({"level": "ERROR", "text": "no-time"}))
+    print(json.dumps({"level": "ERROR", "text": "no-zone", "timestamp": "2026-11-22"}))
+    print(json.dumps(["no-object", "level"]))
+"""
+
+
+def test_application_levels(aws: EmbeddedAws, full_size: bool) -> None:
+    for least in LEVELS if full_size else ("TRACE", "INFO", "WARN"):
+        function = aws.function(WRITER, LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": least})
+        aws.invoke(function)
+        found = " ".join(text for _, text in aws.log(function))
+        kept = {word for word, level in WRITTEN.items() if LEVELS.index(level) >= LEVELS.index(least)}
+        assert {word for word in WRITTEN if word in found} == kept
+        assert "platform.report" in found
+    function = aws.function(WRITER)
+    aws.invoke(function)
+    found = " ".join(text for _, text in aws.log(function))
+    assert [word for word in WRITTEN if word not in found] == [], "text logging: levels do not filter"
+
+
+@pytest.mark.parametrize(
+    ("least", "mode", "kinds"),
+    [  # Lambda developer guide, "System log level event mapping"
+        ("DEBUG", "", ["initStart", "initRuntimeDone", "initReport", "start", "runtimeDone", "report"]),
+        ("INFO", "", ["initStart", "start", "report"]),
+        ("WARN", "", []),
+        ("INFO", "exit", ["initStart", "start", "runtimeDone", "report"]),
+        ("WARN", "exit", ["runtimeDone", "report"]),
+    ],
+)
+def test_system_levels(aws: EmbeddedAws, least: str, mode: str, kinds: list[str]) -> None:
+    function = aws.function(SOURCE, LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": least})
+    aws.invoke(function, {"mode": mode})
+    found = [json.loads(text)["type"] for _, text in aws.log(function) if '"platform.' in text]
+    assert found == [f"platform.{kind}" for kind in kinds]
 
 
 def test_asynchronous_retries_keep_the_request_id_then_dead_letter(aws: EmbeddedAws) -> None:
