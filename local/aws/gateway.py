@@ -74,7 +74,7 @@ class Local:
             )
         self._faults = faults.Faults()
         self.functions = functions.Functions(endpoint, folder, function_variables, self._faults)
-        self._invocations = invocations.Invocations(self.functions, self._faults, retry_seconds, endpoint)
+        self._invocations = invocations.Invocations(self.functions, self._faults, retry_seconds)
         self._streams = streams.Streams(self.functions, self._faults)
         submit = self._invocations.submit
         functions.install(self.functions, submit)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
 from ministack.core.responses import get_account_id
 from ministack.services import eventbridge, lambda_svc, sqs
 
@@ -36,6 +35,7 @@ class _Invocation:
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     accepted: float = field(default_factory=time.monotonic)
     attempts: int = 0
+    overtaken: bool = False  # held back until a later one has passed it
 
     @property
     def name(self) -> str:
@@ -61,13 +61,12 @@ class Invocations:
         The pause before the first retry, doubled for the second. AWS waits one and two minutes.
     """
 
-    def __init__(self, functions: Functions, faults: Faults, retry_seconds: float, endpoint: str) -> None:
+    def __init__(self, functions: Functions, faults: Faults, retry_seconds: float) -> None:
         self._functions = functions
         self._faults = faults
         self._retry_seconds = retry_seconds
-        self._endpoint = endpoint
         self._queues: dict[str, _Queue] = {}
-        self._held: set[_Invocation] = set()  # until a later one has passed them
+        self._held: set[_Invocation] = set()  # for a time
         self._lock = threading.Lock()
         self._unfinished = 0
 
@@ -86,53 +85,14 @@ class Invocations:
             self._unfinished += 1 + twice
         if fault is None or twice:
             self._enqueue(invocation)
-            if (
-                twice
-            ):  # the queue is at fault, so it is the same request (Lambda guide: asynchronous invocation)
+            if twice:  # by the queue, so it is the same request (Lambda guide: asynchronous invocation)
                 self._enqueue(replace(invocation, done=lambda: None))
             return invocation.request_id
         invocation.done()  # what comes after it does not wait for it
         invocation.done = lambda: None
-        if fault.fault == "reordered":
-            with self._lock:
-                self._held.add(invocation)
-            self._later(fault.seconds, invocation, self._release)
-        else:
-            self._later(fault.seconds, invocation)
+        invocation.overtaken = fault.fault == "reordered"
+        self._later(fault.seconds, invocation)
         return invocation.request_id
-
-    def deliver(
-        self,
-        arn: str,
-        body: Any,
-        attributes: Mapping[str, str] | None = None,
-        *,
-        config: Record | None = None,
-    ) -> None:
-        """Send a dead letter, or a destination's record, to a queue, under the role of a function."""
-        try:
-            _, _, service, region, account, name = arn.split(":")
-            if service != "sqs":
-                raise ValueError(f"local AWS: destination not supported: {arn}")
-            access = permissions.credentials(config) if config else {"AWS_ACCESS_KEY_ID": account}
-            sqs = boto3.client(
-                "sqs",
-                endpoint_url=self._endpoint,
-                region_name=region,
-                aws_access_key_id=access["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=permissions.SECRET,
-                aws_session_token=access.get("AWS_SESSION_TOKEN"),
-            )
-            sqs.send_message(
-                QueueUrl=f"{self._endpoint}/{account}/{name}",
-                MessageBody=json.dumps(body),
-                MessageAttributes={
-                    key: {"DataType": "String", "StringValue": value}
-                    for key, value in (attributes or {}).items()
-                },
-            )
-        except Exception:  # as on AWS, the event is gone then; there it counts in DestinationDeliveryFailures
-            log.exception("nothing delivered to %s", arn)
 
     def _enqueue(self, invocation: _Invocation) -> None:
         reserved = reserved_concurrency(invocation.record)
@@ -189,17 +149,19 @@ class Invocations:
         else:
             self._later(pause, invocation)
 
-    def _later(
-        self, seconds: float, invocation: _Invocation, then: Callable[[_Invocation], None] | None = None
-    ) -> None:
-        timer = threading.Timer(seconds, then or self._enqueue, (invocation,))
+    def _later(self, seconds: float, invocation: _Invocation) -> None:
+        with self._lock:
+            self._held.add(invocation)
+        timer = threading.Timer(seconds, self._release, (invocation,))
         timer.daemon = True
         timer.start()
 
     def _release(self, invocation: _Invocation) -> None:
+        """Let one go that was held back, unless it has gone already."""
         with self._lock:
             held = invocation in self._held
             self._held.discard(invocation)
+            invocation.overtaken = False
         if held:
             self._enqueue(invocation)
 
@@ -212,7 +174,7 @@ class Invocations:
                 "ErrorCode": "200" if result else "429",
                 "ErrorMessage": str(answer.get("errorMessage") or condition)[:1024],
             }
-            self.deliver(queue, invocation.event, attributes, config=config)
+            _send(queue, invocation.event, attributes, config)
         if arn := ((settings.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination"):
             body = {
                 "version": "1.0",
@@ -228,7 +190,7 @@ class Invocations:
             if result is not None:
                 answered = {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
                 body |= {"responseContext": answered, "responsePayload": result.payload}
-            self.deliver(arn, body, config=config)
+            _send(arn, body, {}, config)
         self._end(invocation)
 
     def _end(self, invocation: _Invocation) -> None:
@@ -238,10 +200,23 @@ class Invocations:
             passed = [
                 one
                 for one in self._held
-                if one.name == invocation.name and one.accepted < invocation.accepted
+                if one.overtaken and one.name == invocation.name and one.accepted < invocation.accepted
             ]
         for one in passed:
             self._release(one)
+
+
+def _send(arn: str, body: Any, attributes: Mapping[str, str], config: Record | None = None) -> None:
+    """Send a dead letter, or a destination's record, to a queue; a function's under its role."""
+    if config and (why := permissions.refusal(config, "sqs:SendMessage", arn)):
+        permissions.tell(f"{config['FunctionName']}: a failed event is gone: {why}")
+        return
+    texts = {key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()}
+    message = {"MessageBody": json.dumps(body), "MessageAttributes": texts}
+    try:
+        sqs._act_send_message(message, sqs._queue_url(arn.rpartition(":")[2]))
+    except Exception:  # as on AWS, the event is gone then; there it counts in DestinationDeliveryFailures
+        log.exception("nothing delivered to %s", arn)
 
 
 def _settings(record: Record) -> Mapping[str, Any]:
@@ -277,9 +252,7 @@ def install(invocations: Invocations) -> None:
         queue = (target.get("DeadLetterConfig") or {}).get("Arn")
         if queue and sqs.queue_policy_allows(queue, "events.amazonaws.com", source, get_account_id()):
             whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
-            facts = {"ERROR_CODE": problem, "RULE_ARN": source, "TARGET_ARN": arn}
-            # Off the event loop: the queue is reached through it.
-            threading.Thread(target=invocations.deliver, args=(queue, whole, facts)).start()
+            _send(queue, whole, {"ERROR_CODE": problem, "RULE_ARN": source, "TARGET_ARN": arn})
 
     eventbridge._dispatch_to_lambda = to_lambda
     eventbridge._invoke_target = invoke_target
