@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import clients
 
@@ -20,9 +21,10 @@ MAX_FAILURE_CHARS = 4000
 _PERIOD_SECONDS = 60
 # GetMetricData takes 500 queries (CloudWatch quotas).
 _MAX_QUERIES = 500
-# One term each, for a plain term means the same wherever logs are searched. Python's runtime writes ERROR;
-# Lambda itself writes "Task timed out" and "Runtime exited".
-_TERMS = ("ERROR", "timed", "Runtime")
+# One term each, for a plain term means the same wherever logs are searched. Python's runtime writes ERROR.
+# Lambda's report says "timeout", or a type such as "Runtime.OutOfMemory"; in China and GovCloud it doesn't,
+# and lines of their own say "Task timed out" and "Runtime exited".
+_TERMS = ("ERROR", "timeout", "timed", "Runtime")
 _MAX_PAGES = 10
 
 _VOLATILE = (
@@ -31,6 +33,10 @@ _VOLATILE = (
     (re.compile(r"\b0x[0-9a-fA-F]+\b"), "<address>"),
 )
 _FRAME = re.compile(r'File "([^"]+)"')
+_REPORT = re.compile(
+    r"REPORT RequestId: .*?\sDuration: (\d+\.\d+) ms.*?\sStatus: (timeout|error)(?:\s+Error Type: (\S+))?",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ def failures(function: str, window: timedelta) -> list[str]:
 def failure_text(message: str) -> str | None:
     """Return the failure that a log message tells of, as a text that is the same on every run; else None."""
     record = _json_record(message)
+    if told := _reported(message, record or {}):
+        return told
     if record is not None:
         if not record.get("errorType"):
             return None
@@ -143,7 +151,22 @@ def failure_text(message: str) -> str | None:
     return text.strip()[:MAX_FAILURE_CHARS]
 
 
-def _json_record(message: str) -> dict[str, object] | None:
+def _reported(message: str, record: Mapping[str, Any]) -> str:
+    """Return how Lambda's own report says that the runtime ended, empty when it went on."""
+    duration, status, kind = "", "", ""
+    if found := _REPORT.match(message):
+        duration, status, kind = found.groups()
+    elif record.get("type") == "platform.report":
+        with suppress(KeyError, TypeError, ValueError):  # a function can print what looks like one
+            report = record["record"]
+            milliseconds = float(report["metrics"]["durationMs"])
+            duration, status, kind = str(milliseconds), report["status"], report.get("errorType")
+    if status == "timeout":
+        return f"Task timed out after {float(duration) / 1000:.2f} seconds"
+    return f"Runtime exited: {kind}" if status == "error" else ""
+
+
+def _json_record(message: str) -> dict[str, Any] | None:
     if not message.startswith("{"):
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentops_monitoring.ledger.parse import TERMS
 from agents import patch, source, telemetry
 from agents.answers import AnswerError, confidence_field, json_object, reasoning_field
 from agents.evidence import CaseFile
 from agents.model import user
+from tests.contract.lines import Case, cases
 
 from .conftest import World
 
@@ -142,6 +145,9 @@ def test_equal_failures_are_equal_texts_in_both_log_formats() -> None:
         "START RequestId: x",
         '{"level": "INFO", "message": "ERROR is a word"}',
         "[ERROR] without a traceback",
+        '{"type": "platform.report"}',
+        '{"type": "platform.report", "record": "timeout"}',
+        '{"type": "platform.report", "record": {"metrics": {"durationMs": "long"}, "status": "timeout"}}',
         "{",
         "",
     ],
@@ -153,6 +159,20 @@ def test_what_is_no_failure(message: str) -> None:
 def test_timeouts_are_failures() -> None:
     line = "2026-11-22T08:00:00.123Z 6a3fbd10-1b4e-4e54-8c5b-0f1d7a1f6a11 Task timed out after 3.00 seconds"
     assert telemetry.failure_text(line) == "<time> <id> Task timed out after 3.00 seconds"
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.reports], ids=lambda case: case.name)
+def test_how_the_runtime_ended_is_read_from_lambda_s_report(case: Case) -> None:
+    """AWS writes no other line about it, but in China and GovCloud."""
+    reports = [line for line in case.lines if any(term in line for term in TERMS)]
+    for line, report in zip(reports, case.reports, strict=True):
+        told = telemetry.failure_text(line)
+        if report["status"] == "timeout":
+            assert told == f"Task timed out after {float(report['duration_ms']) / 1000:.2f} seconds"
+        elif report["status"] == "error":
+            assert told in {f"Runtime exited: {kind}" for kind in re.findall(r"Runtime\.\w+", line)}
+        else:
+            assert told is None
 
 
 @pytest.mark.parametrize(
