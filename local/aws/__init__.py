@@ -13,6 +13,7 @@
 ``metrics``           data points, GetMetricData
 ``metric_math``       the expressions that our dashboards and alarms use: arithmetic, FILL
 ``alarms``            evaluation, state-change events
+``faults``            calls and deliveries that go wrong to order, seeded
 ``permissions``       each call of a function against its role, and the record of them
 ``templates``         what MiniStack's CloudFormation leaves out of our resources
 ``notifications``     the mailbox of SNS e-mail subscriptions
