@@ -166,6 +166,30 @@ def test_system_level_warn_leaves_what_did_not_end_well(logged: Logged) -> None:
     assert types(lines) == ["runtimeDone", "report"]
 
 
+@pytest.mark.slow
+def test_an_init_that_takes_too_long_runs_again_on_the_invocation_s_time(
+    cloud: Cloud, full_size: bool
+) -> None:
+    if not full_size:
+        pytest.skip("at full size: it takes INIT's ten seconds")
+    function = cloud.function("import time; time.sleep(10.5)\n" + SOURCE, Timeout=20)
+    assert "FunctionError" not in cloud.invoke(function, WELL)
+    group = f"/aws/lambda/{function}"
+    cloud.until(lambda: any(is_report(text) for _, text in cloud.log(group)))
+    start, timeout, *invocation = lambdas_own([text for _, text in cloud.log(group)])
+    assert start.startswith("INIT_START ")
+    documented = next(one for one in cases() if one.name == "INIT takes too long")
+    assert shape(timeout, tabs=False) == shape(documented.lines[0], tabs=False)
+    assert [shape(line) for line in invocation] == [
+        "START RequestId: <id> Version: $LATEST\n",
+        "END RequestId: <id>\n",
+        next(line for line in quoted("Text", "warm") if line.startswith("REPORT")),
+    ]
+    duration = re.search(r"\tDuration: ([\d.]+) ms", invocation[-1])
+    assert duration is not None
+    assert float(duration[1]) > 10_500
+
+
 @pytest.mark.parametrize("log_format", FORMATS)
 def test_a_retry_has_the_request_id_of_the_first_attempt(cloud: Cloud, log_format: str) -> None:
     function = cloud.function(SOURCE, LoggingConfig={"LogFormat": log_format})

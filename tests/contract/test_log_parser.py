@@ -43,6 +43,17 @@ def test_the_subscription_filter_lets_reports_through_and_no_other_line_of_lambd
     assert len(passed) == len(case.reports) + managed
 
 
+@pytest.mark.parametrize("case", [case for case in cases() if case.reports], ids=lambda case: case.name)
+def test_a_line_that_was_cut_gives_the_same_bill_or_none(case: Case) -> None:
+    for line in case.lines:
+        whole = [(one.request_id, one.duration_ms, one.cost) for one in read(line).reports]
+        for end in range(len(line)):
+            batch = read(line[:end])
+            cut = [(one.request_id, one.duration_ms, one.cost) for one in batch.reports]
+            assert cut in ([], whole)
+            assert len(batch.reports) + len(batch.rejects) <= 1
+
+
 def test_each_case_says_where_it_was_found() -> None:
     assert len(cases()) >= 40
     assert len({(case.file, case.name) for case in cases()}) == len(cases())
