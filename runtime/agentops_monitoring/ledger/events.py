@@ -14,7 +14,8 @@ from agentops_monitoring.pricing import TokenUsage, llm_cost, resolve
 
 VERSION = 1
 _MAX_TOKENS = 10**12
-_TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 512), ("trace_id", 64), ("span_id", 64))
+# A partition key has 2,048 bytes, and one that is longer fails a whole read: WF# and four bytes a character.
+_TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 511), ("trace_id", 64), ("span_id", 64))
 
 _TOKENS = (
     # In the order of TokenUsage.

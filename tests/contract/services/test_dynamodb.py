@@ -196,6 +196,17 @@ def test_keys_are_never_empty_and_other_texts_may_be(service: Cloud, table: str)
     assert get(service, table, pk)["text"] == {"S": ""}
 
 
+def test_a_key_has_2048_and_1024_bytes_in_reads_too(service: Cloud, table: str) -> None:
+    client, long = service.client("dynamodb"), "é" * 1_024
+    client.put_item(TableName=table, Item=key(long, "s" * 1_024))
+    assert get(service, table, long, "s" * 1_024)
+    for wrong in (key(f"{long}x"), key("k", "s" * 1_025)):
+        refused(client.put_item, "ValidationException", TableName=table, Item=wrong)
+        refused(client.get_item, "ValidationException", TableName=table, Key=wrong)
+        keys = {table: {"Keys": [key("k"), wrong]}}
+        refused(client.batch_get_item, "ValidationException", RequestItems=keys)
+
+
 def test_numbers_have_38_digits(service: Cloud, table: str) -> None:
     client, pk = service.client("dynamodb"), fresh()
     whole = "1" * 38

@@ -1,7 +1,8 @@
-"""The three tables on moto."""
+"""The three tables, on moto and on the embedded AWS: two opinions of what AWS does."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from moto import mock_aws
 
 from agentops_monitoring.ledger.schema import Tables
+from tests.integration.conftest import ACCOUNT, REGION, start_embedded_aws
 
 TABLES = Tables("agent-monitoring-test", "agent-decisions-test", "agent-ledger-test")
 
@@ -47,12 +49,32 @@ def create_tables(client: Any) -> None:
         )
 
 
-@pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("dynamodb", region_name="us-east-1")
-        create_tables(client)
-        yield client
+@pytest.fixture(scope="session")
+def embedded_aws() -> Iterator[str]:
+    """Start an embedded AWS and give its URL."""
+    process, url = start_embedded_aws()
+    yield url
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+@pytest.fixture(
+    params=["moto", pytest.param("embedded", marks=pytest.mark.xdist_group("embedded_aws"))],
+)
+def dynamodb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Give a client of DynamoDB with the tables; any other client of AWS reaches the same place."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCOUNT)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    if request.param == "moto":
+        with mock_aws():
+            client = boto3.client("dynamodb")
+            create_tables(client)
+            yield client
+        return
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("embedded_aws"))
+    client = boto3.client("dynamodb")
+    create_tables(client)
+    yield client
+    for name in TABLES:
+        client.delete_table(TableName=name)

@@ -158,7 +158,7 @@ class World:
             "env": "test",
             "at": rfc3339(at),
             "workflow_id": workflow,
-            "trace_id": workflow,
+            "trace_id": workflow[:32],
             "span_id": f"{self.seq:016x}",
             "parent_id": None,
             "request_id": request,

@@ -14,12 +14,11 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from agentops_monitoring.functions import gauges, ingest
 from agentops_monitoring.ledger.dead_letters import join
 from agentops_monitoring.ledger.reader import LedgerReader
-from tests.unit.ledger.conftest import TABLES, create_tables
+from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.recount import recount
 from tests.unit.ledger.streams import LogEvent, World, payload, proof
 
@@ -32,10 +31,9 @@ class Context:
 class Plane:
     """The function with its tables and its queue."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.dynamodb = boto3.client("dynamodb", region_name="us-east-1")
-        create_tables(self.dynamodb)
-        self.sqs = boto3.client("sqs", region_name="us-east-1")
+    def __init__(self, dynamodb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        self.dynamodb = dynamodb
+        self.sqs = boto3.client("sqs")
         self.queue = self.sqs.create_queue(QueueName="dead")["QueueUrl"]
         self.capsys = capsys
 
@@ -72,19 +70,18 @@ def _encode(body: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def plane(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Plane]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def plane(
+    dynamodb: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Plane]:
     monkeypatch.setenv("ENVIRONMENT", "test")
     for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
         monkeypatch.setenv(f"{name}_TABLE_NAME", table)
     ingest._ingest.cache_clear()
     gauges._reader.cache_clear()
-    with mock_aws():
-        made = Plane(capsys)
-        monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", made.queue)
-        yield made
+    made = Plane(dynamodb, capsys)
+    monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", made.queue)
+    yield made
+    made.sqs.delete_queue(QueueUrl=made.queue)
 
 
 def test_metrics_sum_to_the_recount(plane: Plane) -> None:

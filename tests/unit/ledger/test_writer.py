@@ -118,10 +118,20 @@ def test_any_delivery_gives_the_recount(seed: int) -> None:
     check(client, expected)
 
 
-def test_moto_agrees(dynamodb: Any) -> None:
-    world = World(7)
+@pytest.mark.slow
+def test_two_opinions_of_aws_agree(dynamodb: Any, request: pytest.FixtureRequest, full_size: bool) -> None:
+    # moto copies all that it holds for each transaction; the embedded AWS takes the full size, eight at once.
+    embedded = request.node.callspec.params["dynamodb"] == "embedded"
+    workers, most = (8, 420) if embedded else (1, 12)
+    world = World(7, streams=8 if embedded else 3, invocations=most if full_size else 5)
     expected = recount(world.events)
-    assert write_all(writer_of(dynamodb), world.deliveries()) == len(expected.events)
+    assert not (embedded and full_size) or len(world.events) >= 20_000
+
+    def work(batch: list[LogEvent]) -> int:
+        return write_all(writer_of(dynamodb), [batch])
+
+    with ThreadPoolExecutor(workers) as pool:
+        assert sum(pool.map(work, world.deliveries())) == len(expected.events)
     check(dynamodb, expected)
 
 
@@ -275,6 +285,17 @@ def test_one_event_that_dynamodb_refuses_does_not_hold_up_the_others() -> None:
     (reject,) = result.rejects
     assert reject.source.message == world.events[-1].message
     check(client, recount(world.events[:-1]))
+
+
+@pytest.mark.parametrize("length", [511, 512])
+def test_a_workflow_of_any_id_does_not_hold_up_the_others(dynamodb: Any, length: int) -> None:
+    """A partition key has 2,048 bytes, for reading as well; a character has up to four."""
+    world = World(14, streams=1, invocations=2)
+    world._event("issue_detected", {"note": "x"}, None, "\U0001f600" * length)
+    result = writer_of(dynamodb).write(read_payload(payload(world.events), "us-east-1"))
+    refused = [reject.source.message for reject in result.rejects]
+    assert refused == [world.events[-1].message] * (length - 511)
+    check(dynamodb, recount(world.events[: len(world.events) - len(refused)]))
 
 
 @pytest.mark.slow
