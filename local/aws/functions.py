@@ -29,6 +29,7 @@ from local.aws.invocation_log import InvocationLog, log_group
 from local.aws.runtime_api import Environment, Outcome
 
 MOST_ENVIRONMENTS = 64  # processes over all functions; AWS's account limit is 1,000 concurrent executions
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py").read_text()
 READY = Outcome("success", b"", 0.0)
 Record = Mapping[str, Any]
 
@@ -249,7 +250,7 @@ class Functions:
         layers = [self._unpack(lambda_svc._resolve_layer_zip(layer)) for layer in config.get("Layers") or []]
         stream = stream or f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
         self._scratch(stream).mkdir(parents=True)
-        command = [sys.executable, "-m", "awslambdaric", config["Handler"]]
+        command = [sys.executable, "-c", BOOTSTRAP, config["Handler"]]
         variables = self._process_variables(config, folder, layers, stream)
         environment = Environment(command, variables, folder, int(config.get("MemorySize") or 128), stream)
         environment.revision = config["RevisionId"]

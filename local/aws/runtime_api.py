@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-FRAME_MARK = b"\xa5\x5a\x00"  # a log frame of the runtime interface client: type, length, time, text
-FRAME_HEAD = 16
+FRAME_MARK = b"\xa5\x5a\x00"  # a piece of a log record, see `bootstrap`: type, length, time, text
+FRAME_HEAD, FRAME_MORE = 16, 0x80
 LOG_LINE_BYTES = 262_144  # Lambda cuts longer lines (Lambda quotas: log line size)
 FRAME_LEVELS = ("", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 TICK = 0.1  # seconds between looks at the process and its memory
@@ -64,6 +64,7 @@ class LineSplitter:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._records: dict[bytes, bytes] = {}  # what has come of each, by its time
 
     def feed(self, data: bytes) -> list[LogLine]:
         """Return the events that ``data`` completes."""
@@ -84,9 +85,13 @@ class LineSplitter:
             size = int.from_bytes(buffer[mark + 4 : mark + 8], "big")
             if len(buffer) < mark + FRAME_HEAD + size:
                 break
-            text = bytes(buffer[mark + FRAME_HEAD : mark + FRAME_HEAD + size]).decode("utf-8", "replace")
-            level = FRAME_LEVELS[min(buffer[mark + 3] >> 2, len(FRAME_LEVELS) - 1)]
-            lines.append(LogLine(at_ms, text, level))
+            kind, record = buffer[mark + 3], bytes(buffer[mark + 8 : mark + FRAME_HEAD])
+            text = self._records.pop(record, b"") + buffer[mark + FRAME_HEAD : mark + FRAME_HEAD + size]
+            if kind & FRAME_MORE:
+                self._records[record] = text
+            else:
+                level = FRAME_LEVELS[min(kind >> 2, len(FRAME_LEVELS) - 1)]
+                lines.append(LogLine(at_ms, text.decode("utf-8", "replace"), level))
             # A line that another thread had begun stays whole around the frame.
             del buffer[mark : mark + FRAME_HEAD + size]
         del buffer[:start]

@@ -204,3 +204,30 @@ def test_each_line_once_in_its_own_invocation_before_its_report(
         folder = tmp_path / str(seed)
         folder.mkdir()
         _prove(aws, log_format, count, seed, folder)
+
+
+RECORDS = """
+import logging, sys, threading
+def handler(event, context):
+    def log(who):
+        for k in range(20): logging.getLogger().error(f"<{event} {who} {k}>" + "x" * 150_000)
+    def write():
+        for k in range(300): sys.stdout.write(f"<{event} print {k}>\\n")
+    threads = [threading.Thread(target=log, args=(who,)) for who in ("first", "second")]
+    threads.append(threading.Thread(target=write))
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    for k, write in enumerate([print, logging.getLogger().error, print]): write(f"<{event} logging {k}>")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_records_larger_than_the_pipe_stay_whole_and_in_order(
+    aws: EmbeddedAws, log_format: str, full_size: bool
+) -> None:
+    count = 32 if full_size else 6
+    function = aws.function(RECORDS, Timeout=60, LoggingConfig={"LogFormat": log_format})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: aws.invoke(function, number), range(count)))
+    lines = {"first": 20, "second": 20, "print": 300, "logging": 3}
+    assert _read(aws, function).lines == Counter({(n, w): k for n in range(count) for w, k in lines.items()})
