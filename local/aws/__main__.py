@@ -18,6 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hypercorn.asyncio import serve
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.config import Config
+
 from local.aws import sweep
 
 HOST = "127.0.0.1"
@@ -82,19 +86,29 @@ def main() -> None:
     os._exit(0)
 
 
+def _close_with_the_client() -> None:
+    """Hypercorn keeps the socket of a client that has gone as long as that of an idle one: not so here."""
+    stock_read = TCPServer._read_data
+
+    async def read_data(server: TCPServer) -> None:
+        await stock_read(server)
+        await server.idle_task.stop()
+
+    TCPServer._read_data = read_data
+
+
 async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argparse.Namespace) -> None:
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
     from ministack.app import app
 
     from local.aws.gateway import Local, application
 
     variables = dict(pair.split("=", 1) for pair in arguments.function_env)
     local = Local(endpoint, code, variables, arguments.retry_seconds)
+    _close_with_the_client()
     config = Config()
     config.bind = [f"fd://{sock.fileno()}"]
-    # A client that closes first keeps its socket here until then: short, or a busy client uses up the files.
-    config.keep_alive_timeout = 10
+    # A busy server may not see that an idle client has called again, and close on it: so, seldom.
+    config.keep_alive_timeout = 600
     config.graceful_timeout = 0.2
     config.loglevel = "ERROR"
     stop = asyncio.Event()

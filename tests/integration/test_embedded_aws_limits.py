@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import random
@@ -196,6 +197,17 @@ def test_nothing_grows_with_the_number_of_invocations(full_size: bool, tmp_path:
     assert last.memory_of_children <= first.memory_of_children + 2
     # Each invocation leaves a data point of Duration, which is kept as data is: not quite 1 kB.
     assert last.memory <= first.memory + (rounds - 1) * count / 1024 + 3
+
+
+def test_a_client_that_goes_takes_its_socket_along(tmp_path: Path) -> None:
+    with own_server(tmp_path) as (process, cloud):
+        files = usage(process.pid).files
+        for _ in range(50):
+            connection = http.client.HTTPConnection(cloud.url.removeprefix("http://"))
+            connection.request("GET", "/_local/idle")
+            assert connection.getresponse().read()
+            connection.close()
+        cloud.until(lambda: usage(process.pid).files <= files + 1, 5)
 
 
 def test_loopback_only(tmp_path: Path) -> None:
