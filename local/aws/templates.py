@@ -20,30 +20,23 @@ from local.aws import permissions
 Properties = Mapping[str, Any]
 Look = Callable[[Any], Any]
 TABLE, FUNCTION = "AWS::DynamoDB::GlobalTable", "AWS::Lambda::Function"
-POLICIES = (
-    "AWS::IAM::Role",
-    "AWS::IAM::Policy",
-    "AWS::S3::BucketPolicy",
-    "AWS::SQS::QueuePolicy",
-    "AWS::SNS::TopicPolicy",
-)
 # Lambda user guide, "Giving Lambda functions access to resources in an Amazon VPC": required IAM permissions.
 NETWORK_ACTIONS = (
-    "ec2:CreateNetworkInterface",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSubnets",
-    "ec2:DeleteNetworkInterface",
-    "ec2:AssignPrivateIpAddresses",
-    "ec2:UnassignPrivateIpAddresses",
+    "CreateNetworkInterface",
+    "DescribeNetworkInterfaces",
+    "DescribeSubnets",
+    "DeleteNetworkInterface",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
 )
-# Where a given name may be taken: MiniStack would put the new one in the old one's place.
-NAMED: dict[str, tuple[str, Callable[[str], bool]]] = {
-    TABLE: ("TableName", lambda name: name in dynamodb._tables),
-    FUNCTION: ("FunctionName", lambda name: name in lambda_svc._functions),
-    "AWS::CloudWatch::Alarm": ("AlarmName", lambda name: name in cloudwatch._alarms),
-    "AWS::IAM::Role": ("RoleName", lambda name: name in iam._roles),
-    "AWS::Logs::LogGroup": ("LogGroupName", lambda name: name in cloudwatch_logs._log_groups),
-    "AWS::SQS::Queue": ("QueueName", lambda name: name in sqs._queue_name_to_url),
+# Names that may be taken: MiniStack would put the new one in the old one's place.
+NAMED: dict[str, tuple[str, Any]] = {
+    TABLE: ("TableName", dynamodb._tables),
+    FUNCTION: ("FunctionName", lambda_svc._functions),
+    "AWS::CloudWatch::Alarm": ("AlarmName", cloudwatch._alarms),
+    "AWS::IAM::Role": ("RoleName", iam._roles),
+    "AWS::Logs::LogGroup": ("LogGroupName", cloudwatch_logs._log_groups),
+    "AWS::SQS::Queue": ("QueueName", sqs._queue_name_to_url),
 }
 
 
@@ -79,7 +72,8 @@ def _refuse(resources: Mapping[str, Mapping[str, Any]], look: Look = lambda valu
     refused = [
         f"{logical_id}: {path} is not served"
         for logical_id, one in resources.items()
-        for path in _refused(SERVED.get(one["Type"]), one.get("Properties") or {}, one["Type"], look)
+        for kind in [one.get("Type", "?")]
+        for path in _refused(SERVED.get(kind), one.get("Properties") or {}, kind, look)
     ]
     if refused:
         raise ValueError(f"local AWS: {'; '.join(refused)}")
@@ -100,26 +94,19 @@ def _refuse_template(template: Properties, conditions: Mapping[str, bool], param
         mappings = template.get("Mappings") or {}
         return engine._resolve_refs(copy.deepcopy(value), {}, parameters, conditions, mappings, "", "")
 
-    _refuse(
-        {name: one for name, one in resources.items() if conditions.get(one.get("Condition"), True)}, look
-    )
+    asked = {name: one for name, one in resources.items() if conditions.get(one.get("Condition"), True)}
+    _refuse(asked, look)
 
 
 def _true(value: object) -> bool:
     return str(value).lower() == "true"
 
 
-def _set(settings: Any, name: str, value: Any) -> None:
-    if value:
-        settings[name] = value
-    else:
-        settings.pop(name, None)
-
-
 def _table(name: str, properties: Properties) -> None:
     ttl = properties.get("TimeToLiveSpecification") or {}
-    on = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl.get("AttributeName")}
-    _set(dynamodb._ttl_settings, name, on if _true(ttl.get("Enabled")) else None)
+    dynamodb._ttl_settings.pop(name, None)
+    if _true(ttl.get("Enabled")):
+        dynamodb._ttl_settings[name] = {"TimeToLiveStatus": "ENABLED", "AttributeName": ttl["AttributeName"]}
     protected = _true(properties["Replicas"][0].get("DeletionProtectionEnabled"))
     dynamodb._tables[name]["DeletionProtectionEnabled"] = protected
 
@@ -137,7 +124,7 @@ def _delete_table(name: str) -> None:
 
 def _function(name: str, properties: Properties) -> None:
     record = lambda_svc._functions[name]
-    _set(record["config"], "DeadLetterConfig", properties.get("DeadLetterConfig"))
+    record["config"]["DeadLetterConfig"] = properties.get("DeadLetterConfig") or {}
     reserved = properties.get("ReservedConcurrentExecutions")
     record["concurrency"] = None if reserved is None else int(reserved)
     record["config"]["VpcConfig"] = lambda_svc._vpc_config_with_id(properties.get("VpcConfig"))
@@ -150,57 +137,62 @@ def _check_function(logical_id: str, properties: Properties) -> None:
     name = properties.get("FunctionName", logical_id)
     arn = f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
     for action in NETWORK_ACTIONS:
-        if permissions.refusal({"FunctionArn": arn, "Role": properties["Role"]}, action, "*"):
-            text = f"The provided execution role does not have permissions to call {action[4:]} on EC2"
+        if permissions.refusal({"FunctionArn": arn, "Role": properties["Role"]}, f"ec2:{action}", "*"):
+            text = f"The provided execution role does not have permissions to call {action} on EC2"
             raise ValueError(f"{logical_id}: {text}")
 
 
-def _check_policies(logical_id: str, properties: Properties) -> None:
-    for policy in (properties, *(properties.get("Policies") or ())):
-        permissions.check_policy(logical_id, policy.get("PolicyDocument") or {})
+def _delete_function(name: str) -> None:
+    provisioners._lambda_delete(name, {})
+    lambda_svc.invalidate_worker(name)
 
 
-def _extend(
-    kind: str,
-    check: Callable[[str, Properties], None] | None,
-    finish: Callable[[str, Properties], None] | None,
-    delete: Callable[[str], None] | None,
-) -> None:
+Check = Callable[[str, Properties], None]
+CHECK: dict[str, Check] = {TABLE: _check_table, FUNCTION: _check_function}
+FINISH: dict[str, Check] = {TABLE: _table, FUNCTION: _function}  # what MiniStack's own handlers leave out
+DELETE: dict[str, Callable[[str], None]] = {TABLE: _delete_table, FUNCTION: _delete_function}
+
+
+def _extend(kind: str) -> None:
     stock = provisioners._RESOURCE_HANDLERS[kind]
-    given, taken = NAMED.get(kind, ("", lambda _: False))
+    given, taken = NAMED.get(kind, ("", ()))
 
-    def checked(logical_id: str, properties: Properties) -> None:
+    def check(logical_id: str, properties: Properties) -> None:
         _refuse({logical_id: {"Type": kind, "Properties": properties}})
-        if check is not None:
-            check(logical_id, properties)
+        for policy in (properties, *(properties.get("Policies") or ())):
+            permissions.check_policy(logical_id, policy.get("PolicyDocument") or {})
+        if kind in CHECK:
+            CHECK[kind](logical_id, properties)
+
+    def finish(answer: Any, properties: Properties) -> Any:
+        if kind in FINISH:
+            FINISH[kind](answer[0], properties)
+        return answer
 
     def create(logical_id: str, properties: Properties, stack: str) -> Any:
-        checked(logical_id, properties)
-        if taken(name := properties.get(given, "")):
-            raise ValueError(f"Resource of type '{kind}' with identifier '{name}' already exists.")
-        return done(stock["create"](logical_id, properties, stack), properties)
+        check(logical_id, properties)
+        if properties.get(given) in taken:
+            raise ValueError(
+                f"Resource of type '{kind}' with identifier '{properties[given]}' already exists."
+            )
+        return finish(stock["create"](logical_id, properties, stack), properties)
 
     def update(name: str, old: Properties, new: Properties, stack: str, logical_id: str) -> Any:
-        checked(logical_id, new)
+        check(logical_id, new)
         where = (stack, logical_id) if stock.get("update_with_logical_id") else (stack,)
         try:
-            return done(stock["update"](name, old, new, *where), new)
+            return finish(stock["update"](name, old, new, *where), new)
         except Exception:
-            if finish is not None:  # MiniStack leaves what it has done of these updates until then
+            if kind in FINISH:  # MiniStack leaves what it has done of these updates until then
                 with contextlib.suppress(Exception):
-                    done(stock["update"](name, new, old, *where), old)
+                    finish(stock["update"](name, new, old, *where), old)
             raise
-
-    def done(answer: Any, properties: Properties) -> Any:
-        if finish is not None:
-            finish(answer[0], properties)
-        return answer
 
     ours: dict[str, Any] = {"create": create}
     if "update" in stock:
         ours |= {"update": update, "update_with_logical_id": True}
-    if delete is not None:
-        ours["delete"] = lambda name, _: delete(name)
+    if kind in DELETE:
+        ours["delete"] = lambda name, _: DELETE[kind](name)
     provisioners._RESOURCE_HANDLERS[kind] = {**stock, **ours}
 
 
@@ -210,23 +202,12 @@ def install() -> None:
     provisioners._RESOURCE_HANDLERS[TABLE]["import"] = provisioners._RESOURCE_HANDLERS[table]["import"]
     changesets._IMPORT_LOOKUPS[TABLE] = changesets._IMPORT_LOOKUPS[table]
     stock_validate = engine.validate_template_support
-    stock_delete_function = provisioners._RESOURCE_HANDLERS[FUNCTION]["delete"]
 
     def validate(template: dict[str, Any], conditions: Any, params: Any = None) -> None:
         if params is not None:  # ValidateTemplate knows no parameters
             _refuse_template(template, conditions, params)
         stock_validate(template, conditions, params)
 
-    def delete_function(name: str) -> None:
-        stock_delete_function(name, {})
-        lambda_svc.invalidate_worker(name)
-
-    checks = {TABLE: _check_table, FUNCTION: _check_function, **dict.fromkeys(POLICIES, _check_policies)}
-    for kind in SERVED:
-        _extend(
-            kind,
-            checks.get(kind),
-            {TABLE: _table, FUNCTION: _function}.get(kind),
-            {TABLE: _delete_table, FUNCTION: delete_function}.get(kind),
-        )
     handlers.validate_template_support = changesets.validate_template_support = validate
+    for kind in SERVED:
+        _extend(kind)
