@@ -49,7 +49,7 @@ def world(seed: int, **size: int) -> list[LogEvent]:
 
 
 def calls_fail(dice: random.Random, by: str) -> list[Rule]:
-    """Return rules of every kind of fault that a call can meet."""
+    """Return rules of every kind of fault that a call can meet; conflicts only hit transactions."""
 
     def rule(call: str, probability: float, **fault: Any) -> Rule:
         return {"call": call, "by": by, "probability": round(dice.uniform(0.2, 1) * probability, 3), **fault}
