@@ -23,10 +23,7 @@ _expiring: ContextVar[bool] = ContextVar("expiring", default=False)
 
 def _syntax_error(expression: str, slot: str) -> str | None:
     found = _FOREIGN.search(expression)
-    if found is None:
-        return None
-    near = expression[max(0, found.start() - 10) : found.end() + 10].strip()
-    return f'Invalid {slot}: Syntax error; token: "{found[0]}", near: "{near}"'
+    return f'Invalid {slot}: Syntax error; token: "{found[0]}"' if found else None
 
 
 def _first_16_megabytes(request: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +44,7 @@ def _first_16_megabytes(request: Mapping[str, Any], answer: dict[str, Any]) -> d
 
 def _expire() -> None:
     """Remove what the clock has left behind; on AWS that takes up to days."""
+    _expiring.set(True)
     for (account, region, name), setting in list(dynamodb._ttl_settings.all_items()):
         table = dynamodb._tables.get_scoped(account, region, name)
         if table is None or setting["TimeToLiveStatus"] != "ENABLED":
@@ -62,6 +60,7 @@ def _expire() -> None:
             for pk, sk, item in due:
                 dynamodb._remove_item(table, pk, sk)
                 dynamodb._emit_stream_event(name, "REMOVE", item, None)
+    _expiring.set(False)
 
 
 def install() -> None:
@@ -88,15 +87,8 @@ def install() -> None:
         record: dict[str, Any] = stock_record(*arguments)
         return {**record, "userIdentity": EXPIRED_BY} if _expiring.get() else record
 
-    def expire() -> None:
-        token = _expiring.set(True)
-        try:
-            _expire()
-        finally:
-            _expiring.reset(token)
-
     dynamodb._condition_syntax_error = condition_error
     dynamodb._key_condition_operand_error = key_condition_error
     dynamodb._batch_get_item = batch_get
     dynamodb._build_change_record = change_record
-    clock.on_move(expire)
+    clock.on_move(_expire)
