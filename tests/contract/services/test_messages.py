@@ -39,6 +39,7 @@ def test_entries_of_more_than_a_megabyte_are_refused(service: Cloud) -> None:
     refused(put, "ValidationException", Entries=[entry(large)] * 2)
 
 
+@pytest.mark.filterwarnings("ignore:EventDetail should be of type dict")  # moto's
 def test_an_entry_fails_alone(service: Cloud) -> None:
     without_source = {"DetailType": "probe", "Detail": "{}"}
     entries = [entry(), entry("not JSON"), without_source, entry("[1]"), entry()]
