@@ -4,8 +4,8 @@ What services only tell back here (an alarm's period, a mapping's bisection) is 
 alarms in test_embedded_aws_alarms.py and test_embedded_aws_telemetry.py, dashboards in
 tests/synth/test_dashboards.py and test_demo.py, stream mappings, rules, schedules, permissions and failure
 destinations in test_embedded_aws_services.py, functions' limits, concurrency and logging in
-test_embedded_aws_functions.py, subscription filters in test_embedded_aws_telemetry.py, roles and policies in
-test_least_privilege.py.
+test_embedded_aws_functions.py, subscription filters in test_embedded_aws_subscriptions.py, expiry (TTL) in
+test_embedded_aws_expiry.py, roles and policies in test_least_privilege.py.
 """
 
 from __future__ import annotations
