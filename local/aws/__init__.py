@@ -5,6 +5,7 @@
 ``sweep``             no process and no file left behind, however a server ends
 ``gateway``           the HTTP entry: MiniStack's, plus ``/_local/*``
 ``runtime_api``       one execution environment: a process of AWS's runtime interface client
+``bootstrap``         what that process runs: the client, its log records in pieces
 ``functions``         pools of environments, code, variables, AWS/Lambda metrics
 ``invocation_log``    Lambda's own log lines, the report line among them
 ``invocations``       asynchronous invocations: retries, dead letters, destinations
