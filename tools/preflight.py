@@ -106,12 +106,17 @@ def stack_problems(account: Account, names: Names) -> Iterator[str]:
                 f"`aws cloudformation continue-update-rollback --stack-name {stack}`"
             )
         elif state in ("ROLLBACK_FAILED", "DELETE_FAILED"):
-            # A table that is protected from deletion can't be rolled back, though it was never used.
-            tables = stack_resources(account, stack, TABLE).values()
+            # A first deployment that failed: its tables are protected, so they could not be rolled back, though
+            # they were never used; and the stack's deletion would keep them, in the next one's way.
+            tables = stack_resources(account, stack, TABLE).values() if state == "ROLLBACK_FAILED" else ()
             commands = [
-                f"aws dynamodb update-table --table-name {table} --no-deletion-protection-enabled"
+                f"aws dynamodb {command}"
                 for table in tables
-                if state == "ROLLBACK_FAILED"
+                for command in (
+                    f"update-table --table-name {table} --no-deletion-protection-enabled",
+                    f"wait table-exists --table-name {table}",
+                    f"delete-table --table-name {table}",
+                )
             ]
             commands.append(f"aws cloudformation delete-stack --stack-name {stack}")
             yield f"stack {stack} is in {state}: run `{' && '.join(commands)}`"

@@ -91,9 +91,12 @@ def _from_secret(name: str) -> str:
 
     config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
     try:
-        text = boto3.client("secretsmanager", config=config).get_secret_value(SecretId=name)["SecretString"]
+        answer = boto3.client("secretsmanager", config=config).get_secret_value(SecretId=name)
     except (BotoCoreError, ClientError) as error:
         raise DeliveryError(f"secret {name} cannot be read: {error}") from error
+    text = answer.get("SecretString")
+    if text is None:
+        raise DeliveryError(f"secret {name} holds bytes, expected the API key as text")
     try:
         fields = json.loads(text)
     except ValueError:

@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 class Aws(BaseHTTPRequestHandler):
-    """As much of AWS as answers for the one decision of `workflow()` and for three secrets."""
+    """As much of AWS as answers for the one decision of `workflow()` and for four secrets."""
 
     SECRETS: ClassVar = {"plain": KEY, "fields": json.dumps({"AGENTOPS_API_KEY": KEY}), "other": '{"x": "y"}'}
 
@@ -68,6 +68,8 @@ class Aws(BaseHTTPRequestHandler):
             answer = self._decisions(wanted["RequestItems"])
         elif wanted["SecretId"] in self.SECRETS:
             answer = {"SecretString": self.SECRETS[wanted["SecretId"]]}
+        elif wanted["SecretId"] == "bytes":
+            answer = {"SecretBinary": "AAEC"}
         else:
             status, answer = 400, {"__type": "ResourceNotFoundException", "message": "no such secret"}
         body = json.dumps(answer).encode()
@@ -253,7 +255,10 @@ def test_key_comes_from_a_secret(run: Runner, secret: str) -> None:
     assert run(workflow(), AGENTOPS_API_KEY="", AGENTOPS_API_KEY_SECRET=secret).metric("ExportedSpans") == [6]
 
 
-@pytest.mark.parametrize(("secret", "reason"), [("missing", "no such secret"), ("other", "no API key")])
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [("missing", "no such secret"), ("other", "no API key"), ("bytes", "expected the API key as text")],
+)
 def test_useless_secret_is_said(run: Runner, secret: str, reason: str) -> None:
     result = run(workflow(), AGENTOPS_API_KEY_SECRET=secret)
     assert len(result.failures) == 1
