@@ -11,7 +11,7 @@ CDK = node node_modules/aws-cdk/bin/cdk
 CONTEXT = -c environment=$(ENVIRONMENT) $(foreach pair,$(ARGS),$(if $(findstring =,$(pair)),-c $(pair),$(error ARGS: $(pair) has no value, expected key=value)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test prove synth deploy destroy test-alert lint bench docs prices lock clean
+.PHONY: help setup demo test contract prove synth deploy destroy test-alert lint bench docs prices lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: setup ## Deploy to the embedded AWS, run the agents, show the result (WORK
 
 test: setup lint ## Lint, types and every test at reduced size (≤ 5 minutes)
 	@python -m pytest -n 2 --dist loadgroup
+
+contract: setup ## Check what we say of AWS: on the embedded one, or in an account (ACCOUNT=123456789012)
+	@python -m pytest tests/contract $(if $(ACCOUNT),--against-aws "$(ACCOUNT)")
 
 prove: setup ## Every property at the size that the issues name
 	@AGENTOPS_TEST_SIZE=full python -m pytest -n 2 --dist loadgroup
@@ -50,6 +53,7 @@ bench: setup ## Our hot paths beside the peers', in one run
 
 docs: setup ## Regenerate the generated documentation
 	@PYTHONPATH=runtime python -m agentops_monitoring.catalogue > docs/metrics.md
+	@python -m tests.contract.services > docs/contract.md
 
 prices: setup ## Regenerate the price book and print what changed
 	@PYTHONPATH=runtime python tools/generate_price_book.py

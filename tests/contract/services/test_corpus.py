@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.services.__main__ import page
 from tests.contract.services.probes import FOLDER, Fact, documentation, facts
 
 MODULES = sorted(path.stem for path in FOLDER.glob("test_*.py") if path.stem != "test_corpus")
@@ -40,3 +41,7 @@ def test_a_fact_names_its_source_and_what_rests_on_it(fact: Fact, root: Path) ->
     missing = [figure for figure in fact.figures if figure not in told]
     assert not missing, f"botocore's documentation does not say {missing}"
     assert bool(told) == bool(fact.figures)
+
+
+def test_the_page_of_the_documentation_is_this_corpus(root: Path) -> None:
+    assert (root / "docs" / "contract.md").read_text() == page(), "run `make docs`"
