@@ -16,6 +16,7 @@
 ``alarms``            evaluation, state-change events
 ``faults``            calls and deliveries that go wrong to order, seeded
 ``permissions``       each call of a function against its role, and the record of them
+``around``            how ours is put around a function of MiniStack's
 ``templates``         what MiniStack's CloudFormation leaves out of our resources
 ``notifications``     the mailbox of SNS e-mail subscriptions
 ``clock``             the time that alarms and schedules see

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,21 +21,20 @@ from ministack.services import cloudwatch, eventbridge, lambda_svc, sns
 from ministack.services.cloudformation import provisioners
 
 from local.aws import clock, metrics, permissions
+from local.aws.around import around
 
 TICK = 1.0  # seconds between evaluations without new data
 PAUSE = 0.05  # seconds in which new data gathers
 MINUTE = 60
 ACTIONS = {"ALARM": "AlarmActions", "OK": "OKActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
 SPARE_PERIODS = 2  # CloudWatch looks at a few periods more than it evaluates (Alarm user guide, missing data)
-# PutMetricAlarm, API reference.
-MOST_METRICS, LONGEST_WINDOW, LONGEST_WINDOW_OF_HOURS = 10, 86_400, 7 * 86_400
 UNSERVED = ("ThresholdMetricId", "EvaluateLowSampleCountPercentile", "EvaluationCriteria", "Unit")
 FUNCTION_CALLER = "lambda.alarms.cloudwatch.amazonaws.com"
-_COMPARE: dict[str, tuple[Callable[[float, float], bool], str]] = {
-    "GreaterThanOrEqualToThreshold": (lambda value, limit: value >= limit, "greater than or equal to"),
-    "GreaterThanThreshold": (lambda value, limit: value > limit, "greater than"),
-    "LessThanThreshold": (lambda value, limit: value < limit, "less than"),
-    "LessThanOrEqualToThreshold": (lambda value, limit: value <= limit, "less than or equal to"),
+_COMPARE = {
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "GreaterThanThreshold": operator.gt,
+    "LessThanThreshold": operator.lt,
+    "LessThanOrEqualToThreshold": operator.le,
 }
 _told: dict[str, dict[str, Any]] = {}  # the last state of each alarm that was acted on, by ARN
 log = logging.getLogger("local.aws.alarms")
@@ -73,27 +73,22 @@ class Alarms:
     """Keeps every metric alarm's state up to date, in one thread."""
 
     def __init__(self) -> None:
-        self.dirty = threading.Event()
         self._evaluating = threading.Lock()
+        clock.on_move(metrics.changed.set)
+        threading.Thread(target=self._run, name="alarms", daemon=True).start()
 
     @property
     def pending(self) -> int:
         """1 while new data has not been evaluated."""
-        return int(self.dirty.is_set() or self._evaluating.locked())
-
-    def start(self) -> None:
-        """Evaluate from now on."""
-        metrics.on_new_data(self.dirty.set)
-        clock.on_move(self.dirty.set)
-        threading.Thread(target=self._run, name="alarms", daemon=True).start()
+        return int(metrics.changed.is_set() or self._evaluating.locked())
 
     def _run(self) -> None:
         while True:
-            self.dirty.wait(TICK)
+            metrics.changed.wait(TICK)
             metrics.record_queues()
             time.sleep(PAUSE)
             with self._evaluating:
-                self.dirty.clear()
+                metrics.changed.clear()
                 for (account, region, _), alarm in list(cloudwatch._alarms.all_items()):
                     with request_scope(account, region):
                         try:
@@ -113,9 +108,8 @@ def evaluate(alarm: dict[str, Any]) -> None:
     times = range(end - period * (window + SPARE_PERIODS), end, period)
     answers = metrics.evaluate(queries, times.start, end, anchor=times.start)
     values = answers[next(query["Id"] for query in queries if query.get("ReturnData", True))]
-    compare, words = _COMPARE[alarm["ComparisonOperator"]]
-    threshold = float(alarm["Threshold"])
-    points = [compare(values[at], threshold) if at in values else None for at in times]
+    comparison, threshold = alarm["ComparisonOperator"], float(alarm["Threshold"])
+    points = [_COMPARE[comparison](values[at], threshold) if at in values else None for at in times]
     old = str(alarm["StateValue"])
     new = decide(points, needed, window, alarm.get("TreatMissingData") or "missing", old)
     if new == old:
@@ -124,24 +118,12 @@ def evaluate(alarm: dict[str, Any]) -> None:
     shown = ", ".join(
         f"{value} ({datetime.fromtimestamp(at, UTC):%d/%m/%y %H:%M:%S})" for at, value in recent
     )
-    reason = f"Insufficient Data: {_datapoints(window)} {'was' if window == 1 else 'were'} unknown."
-    if new != "INSUFFICIENT_DATA":
-        verb = ("was " if len(recent) == 1 else "were ") + ("" if new == "ALARM" else "not ")
-        reason = (
-            f"Threshold Crossed: {len(recent)} out of the last {window} datapoints [{shown}] {verb}{words} "
-            f"the threshold ({threshold}) (minimum {_datapoints(needed)} for {old} -> {new} transition)."
-        )
-    facts: dict[str, Any] = {
-        "version": "1.0",
-        "queryDate": _stamp(clock.now()),
-        "period": period,
-        "threshold": threshold,
-    }
-    facts["recentDatapoints"] = [value for _, value in recent]
+    reason = "Insufficient Data" if new == "INSUFFICIENT_DATA" else "Threshold Crossed"
+    reason += f": {len(recent)} out of the last {window} datapoints [{shown}]; {comparison} ({threshold})"
+    facts = {"version": "1.0", "queryDate": _stamp(clock.now()), "period": period, "threshold": threshold}
+    data = json.dumps({**facts, "recentDatapoints": [value for _, value in recent]})
     answer = {"AlarmName": alarm["AlarmName"], "StateValue": new, "StateReason": reason}
-    cloudwatch._set_alarm_state(
-        {}, {**answer, "StateReasonData": json.dumps(facts)}, is_cbor=False, is_json=True
-    )
+    cloudwatch._set_alarm_state({}, {**answer, "StateReasonData": data}, is_cbor=False, is_json=True)
     alarm["StateTransitionedTimestamp"] = alarm["StateUpdatedTimestamp"]
 
 
@@ -150,10 +132,6 @@ def _has_data(queries: list[dict[str, Any]], minute: int) -> bool:
     return any(
         metrics.series(stat["Metric"], MINUTE, "SampleCount", minute, minute + MINUTE) for stat in stats
     )
-
-
-def _datapoints(count: int) -> str:
-    return f"{count} datapoint{'s' if count > 1 else ''}"
 
 
 def _queries(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -166,28 +144,21 @@ def _queries(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check(name: str, alarm: Mapping[str, Any]) -> None:
-    """Refuse what CloudWatch refuses of an alarm (PutMetricAlarm, API reference), and what is not served."""
+    """Refuse what is not served, and what could not be evaluated."""
     queries = _queries(alarm)
     periods = {metrics.period_of(query) for query in queries if "MetricStat" in query or "Period" in query}
-    period, window = max(periods, default=0), int(alarm.get("EvaluationPeriods") or 1)
     unserved = [one for one in UNSERVED if alarm.get(one)]
     actions = [str(arn) for kind in ACTIONS.values() for arn in alarm.get(kind) or []]
     unserved += [arn for arn in actions if arn.split(":")[2:3] not in (["sns"], ["lambda"])]
     unserved += [] if alarm.get("ComparisonOperator") in _COMPARE else [str(alarm.get("ComparisonOperator"))]
-    unserved += [f"a period of {one} seconds" for one in periods if one in (10, 20, 30)]
+    unserved += [f"a period of {one} seconds" for one in periods if one % MINUTE]
     if unserved:
         raise ValueError(f"local AWS: alarm {name}: not served: {', '.join(unserved)}")
-    if len(periods) > 1 or period < MINUTE or period % MINUTE:
-        raise ValueError("Period must be 10, 20, 30 or a multiple of 60, and the same in all metrics")
-    if period * window > (LONGEST_WINDOW if period < 3600 else LONGEST_WINDOW_OF_HOURS):
-        raise ValueError("Metrics cannot be checked across more than a day, with periods of hours 7 days")
-    if sum("MetricStat" in query for query in queries) > MOST_METRICS:
-        raise ValueError(f"an alarm can use at most {MOST_METRICS} metrics")
+    if len(periods) != 1:
+        raise ValueError("Period must be the same in all metrics")
     if sum(query.get("ReturnData", True) for query in queries) != 1:
         raise ValueError("exactly one element of the metrics list should return data")
-    if not 1 <= int(alarm.get("DatapointsToAlarm") or window) <= window:
-        raise ValueError("DatapointsToAlarm must be from 1 to EvaluationPeriods")
-    metrics.evaluate(queries, 0, period)  # names an unknown id, statistic or function
+    metrics.evaluate(queries, 0, MINUTE)  # names an unknown id, statistic or function
 
 
 def _act(alarm: dict[str, Any], old: str, new: str, reason: str) -> list[str]:
@@ -211,17 +182,13 @@ def _act(alarm: dict[str, Any], old: str, new: str, reason: str) -> list[str]:
     event |= {"region": get_region(), "alarmData": detail}
     topics = []
     for action in alarm.get(ACTIONS[new]) or [] if alarm.get("ActionsEnabled", True) else []:
-        found = lambda_svc._get_func_record_for_ref(action) if ":lambda:" in action else (None, None)
-        if found[0] and permissions.may_invoke(FUNCTION_CALLER, arn, found[0]):
-            lambda_svc.invoke_async_with_retry({**found[0], "config": found[1]}, event)
-        elif ":sns:" in action and sns.topic_policy_allows(
-            action, "cloudwatch.amazonaws.com", arn, get_account_id()
-        ):
+        if ":lambda:" in action:
+            if function := permissions.invocable(FUNCTION_CALLER, arn, action):
+                lambda_svc.invoke_async_with_retry(function, event)
+        elif sns.topic_policy_allows(action, "cloudwatch.amazonaws.com", arn, get_account_id()):
             topics.append(action)
         else:
-            permissions.tell(
-                f"{alarm['AlarmName']} does not reach {action}: missing, or its policy does not allow it"
-            )
+            permissions.tell(f"{alarm['AlarmName']} does not reach {action}: its policy does not allow it")
     return topics
 
 
@@ -246,11 +213,9 @@ def _stamp(at: float) -> str:
 
 def install() -> Alarms:
     """Put our evaluation in MiniStack's place, metric math into its records, our actions beside its own."""
-    alarms = Alarms()
-    stock_put, stock_record = cloudwatch._put_metric_alarm, provisioners._cw_metric_alarm_record
-    stock_actions = cloudwatch._dispatch_alarm_actions
 
-    def record(name: str, properties: Mapping[str, Any]) -> Any:
+    @around(provisioners, "_cw_metric_alarm_record")
+    def record(stock: Any, name: str, properties: Mapping[str, Any]) -> Any:
         listed = json.loads(json.dumps(properties.get("Metrics") or []))
         for query in listed:  # templates may say booleans and numbers as text
             query["ReturnData"] = str(query.get("ReturnData", True)).lower() == "true"
@@ -258,29 +223,23 @@ def install() -> Alarms:
                 query["MetricStat"]["Period"] = int(query["MetricStat"]["Period"])
         _check(name, {"Period": 60, **properties, "Metrics": listed})
         if not listed:
-            return stock_record(name, properties)
-        alarm = stock_record(name, {**properties, "Metrics": None, "MetricName": "-", "Namespace": "-"})
+            return stock(name, properties)
+        alarm = stock(name, {**properties, "Metrics": None, "MetricName": "-", "Namespace": "-"})
         for single in ("MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Period", "Dimensions"):
             alarm.pop(single, None)
         return {**alarm, "Metrics": listed}
 
-    def put_metric_alarm(params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool = False) -> Any:
-        try:
-            alarm = record(data["AlarmName"], data)
-        except ValueError as error:
-            return cloudwatch._error("ValidationError", str(error), 400, is_json, is_cbor)
-        if not alarm.get("Metrics"):
-            return stock_put(params, data, is_cbor, is_json)
-        cloudwatch.cloudformation_put_metric_alarm(alarm)
+    @around(cloudwatch, "_put_metric_alarm", invalid="ValidationError")
+    def put_metric_alarm(_: Any, __: Any, data: dict[str, Any], *___: Any, **____: Any) -> Any:
+        cloudwatch.cloudformation_put_metric_alarm(
+            provisioners._cw_metric_alarm_record(data["AlarmName"], data)
+        )
         return cloudwatch._json_ok({})
 
-    def act(alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
-        stock_actions({**alarm, ACTIONS[new]: _act(alarm, old, new, reason)}, old, new, reason)
+    @around(cloudwatch, "_dispatch_alarm_actions")
+    def act(stock: Any, alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
+        stock({**alarm, ACTIONS[new]: _act(alarm, old, new, reason)}, old, new, reason)
 
-    provisioners._cw_metric_alarm_record = record
-    cloudwatch._put_metric_alarm = put_metric_alarm
-    cloudwatch._put_composite_alarm = metrics.refuse("composite alarms")
-    cloudwatch._evaluate_alarm = lambda _: alarms.dirty.set()
-    cloudwatch._dispatch_alarm_actions = act
-    alarms.start()
-    return alarms
+    metrics.refuse("_put_composite_alarm", "composite alarms")
+    cloudwatch._evaluate_alarm = lambda _: metrics.changed.set()
+    return Alarms()

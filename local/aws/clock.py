@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 from ministack.services import cloudwatch, eventbridge
 
+from local.aws.around import around
+
 _offset = 0.0
 _listeners: list[Callable[[], None]] = []
 
@@ -48,14 +50,14 @@ def advance(seconds: float) -> float:
 
 def install() -> None:
     """Put this clock in MiniStack's place; its thread and ours never fire one schedule at once."""
-    tick, lock = eventbridge._tick_scheduled_rules, threading.Lock()
+    lock = threading.Lock()
 
-    def tick_alone() -> None:
+    @around(eventbridge, "_tick_scheduled_rules")
+    def tick_alone(stock: Callable[[], None]) -> None:
         with lock:
-            tick()
+            stock()
 
     cloudwatch.time = SimpleNamespace(time=now)
     eventbridge._now_ts = now
     eventbridge._SCHEDULER_TICK_INTERVAL = 1
-    eventbridge._tick_scheduled_rules = tick_alone
-    on_move(tick_alone)
+    on_move(eventbridge._tick_scheduled_rules)

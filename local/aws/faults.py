@@ -23,51 +23,29 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import threading
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from ministack import app
 from ministack.core import iam_actions
+from ministack.core.responses import error_response_json
 
+from local.aws.around import around
 from local.aws.runtime_api import Environment
 
 Json = Mapping[str, Any]
-Answer = tuple[int, dict[str, str], bytes]
 
-# By IAM prefix: (throttle, error), each (code, HTTP status). Declared by botocore's service models, or common
-# to all services ("Common errors" of each API reference), or known to botocore's retries.
-ERRORS = {
-    "bedrock": (("ThrottlingException", 429), ("InternalServerException", 500)),
-    "cloudwatch": (("ThrottlingException", 400), ("InternalServiceError", 500)),
-    "dynamodb": (("ThrottlingException", 400), ("InternalServerError", 500)),
-    "events": (("ThrottlingException", 400), ("InternalException", 500)),
-    "lambda": (("TooManyRequestsException", 429), ("ServiceException", 500)),
-    "logs": (("ThrottlingException", 400), ("ServiceUnavailableException", 503)),
-    "s3": (("SlowDown", 503), ("InternalError", 500)),
-    "secretsmanager": (("ThrottlingException", 400), ("InternalServiceError", 500)),
-    "sns": (("ThrottlingException", 400), ("InternalError", 500)),
-    "sqs": (("RequestThrottled", 403), ("InternalFailure", 500)),
-    "ssm": (("ThrottlingException", 400), ("InternalServerError", 500)),
-}
-COMMON = (("ThrottlingException", 400), ("InternalFailure", 500))
+# What a rule may say, and the errors that calls answer with.
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 TRANSACTIONS = ("dynamodb:TransactWriteItems", "dynamodb:TransactGetItems")
 WRITES = ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
-# By kind of rule and fault, the fields beside those that any rule may have.
-FAULTS = {
-    "call": {
-        "throttle": "by",
-        "error": "by when",
-        "timeout": "by when seconds",
-        "conflict": "by",
-        "kill": "by when",
-    },
-    "invoke": {"throttle": "", "kill": "seconds", "twice": "", "late": "seconds", "reordered": "seconds"},
-}
 
 
 class NoAnswerError(Exception):
@@ -122,16 +100,13 @@ class Faults:
         _expect(set(document) <= {"seed", "rules"}, "body", "no fields but seed and rules", list(document))
         seed: Any = document.get("seed", 0)
         rules: Any = document.get("rules")
-        _expect(_number(seed, whole=True), "seed", "a whole number of at least 0", seed)
+        _expect_form("seed", seed)
         _expect(isinstance(rules, list), "rules", "a list", rules)
         for index, given in enumerate(rules):
             _check(f"rules[{index}]", given)
-        made = [
-            Rule(given, Random(f"{seed} {index}"), Random(f"{seed} {index} picks"))
-            for index, given in enumerate(rules)
-        ]
+        dice = ((Random(f"{seed} {index}"), Random(f"{seed} {index} picks")) for index in range(len(rules)))
         with self._lock:
-            self.rules = made
+            self.rules = [Rule(given, *two) for given, two in zip(rules, dice, strict=True)]
 
     def state(self) -> Json:
         """Return each rule with how often it has matched and fired."""
@@ -175,68 +150,47 @@ def _expect(holds: bool, field: str, what: str, found: object) -> None:
         raise ValueError(f"{field}: expected {what}, found {json.dumps(found)}")
 
 
-def _number(value: object, *, whole: bool = False, most: float = math.inf) -> bool:
-    kind = int if whole else int | float
-    return isinstance(value, kind) and not isinstance(value, bool) and 0 <= value <= most
-
-
-FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "call": ("a pattern", lambda value: isinstance(value, str)),
-    "invoke": ("a pattern", lambda value: isinstance(value, str)),
-    "by": ("a pattern", lambda value: isinstance(value, str)),
-    "when": ("before or after", lambda value: value in ("before", "after")),
-    "seconds": ("a number of at least 0", _number),
-    "probability": ("a number from 0 to 1", partial(_number, most=1)),
-    "skip": ("a whole number of at least 0", partial(_number, whole=True)),
-    "most": ("a whole number of at least 0", partial(_number, whole=True)),
-}
+def _expect_form(name: str, value: object, where: str = "") -> None:
+    what, form = TABLES["forms"][name]
+    _expect(re.fullmatch(form, json.dumps(value)) is not None, f"{where}{name}", what, value)
 
 
 def _check(where: str, rule: Any) -> None:
     _expect(isinstance(rule, dict), where, "an object", rule)
-    kinds = [kind for kind in FAULTS if kind in rule]
+    kinds = [kind for kind in ("call", "invoke") if kind in rule]
     _expect(len(kinds) == 1, where, "either call or invoke", list(rule))
-    faults, fault = FAULTS[kinds[0]], str(rule.get("fault"))
+    faults, fault = TABLES[kinds[0]], str(rule.get("fault"))
     _expect(fault in faults, f"{where}.fault", " or ".join(faults), fault)
-    fields = faults[fault].split()
-    if "seconds" in fields:
-        _expect("seconds" in rule, f"{where}.seconds", FIELDS["seconds"][0], None)
-    for name in set(rule) - {"fault"}:
-        known = {*kinds, *fields, "probability", "skip", "most"}
-        _expect(name in known, f"{where}.{name}", f"no such field with {fault}", rule[name])
-        what, holds = FIELDS[name]
-        _expect(holds(rule[name]), f"{where}.{name}", what, rule[name])
+    known = {"fault", *kinds, *faults[fault], "probability", "skip", "most"}
+    for name in known & {"seconds", *rule} - {"fault"}:
+        _expect_form(name, rule.get(name), f"{where}.")
+    unknown = ", ".join(sorted(set(rule) - known))
+    _expect(not unknown, f"{where}.{unknown}", f"no such field with {fault}", rule)
 
 
-def _conflict(rule: Rule, action: str, body: bytes) -> Answer:
+def _conflict(rule: Rule, action: str, body: bytes) -> Any:
     """Return the answer to a write on an item that another transaction holds, some items of a transaction."""
     told = "Transaction is ongoing for the item"
     if action in WRITES:
-        return _json(400, {"__type": "TransactionConflictException", "message": told})
+        return error_response_json("TransactionConflictException", told, 400)
     count = len(json.loads(body)["TransactItems"])
     hit = set(rule.picks.sample(range(count), rule.picks.randint(1, count)))
-    reasons = [
-        {"Code": "TransactionConflict", "Message": told} if i in hit else {"Code": "None"}
-        for i in range(count)
-    ]
+    conflict = {"Code": "TransactionConflict", "Message": told}
+    reasons = [conflict if i in hit else {"Code": "None"} for i in range(count)]
     codes = ", ".join(reason["Code"] for reason in reasons)
     text = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
-    return _json(
-        400, {"__type": "TransactionCanceledException", "Message": text, "CancellationReasons": reasons}
-    )
-
-
-def _json(status: int, body: Json) -> Answer:
-    return status, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(body).encode()
+    extra = {"Message": text, "CancellationReasons": reasons}
+    return error_response_json("TransactionCanceledException", text, 400, extra)
 
 
 def install(faults: Faults, environment_of: Callable[[str], Environment | None]) -> None:
     """Put the rules before every call; ``environment_of`` an access key is the one that calls with it."""
-    stock = app._dispatch_service_request
 
-    async def dispatch(method: str, path: str, headers: Any, body: bytes, query: Any, request_id: str) -> Any:
+    @around(app, "_dispatch_service_request")
+    async def dispatch(stock: Callable[..., Any], *request: Any) -> Any:
         if not faults.rules:
-            return await stock(method, path, headers, body, query, request_id)
+            return await stock(*request)
+        method, path, headers, body, query, request_id = request
         parameters = app._routing_params(method, path, headers, body, query)
         service = app.detect_service(method, path, headers, parameters)
         action = iam_actions.extract_iam_action(service, method, path, headers, body, parameters) or ""
@@ -244,7 +198,7 @@ def install(faults: Faults, environment_of: Callable[[str], Environment | None])
         rule = faults.of_call(action, caller.function if caller else "")
         answer: Any = None
         if rule is None or rule.given.get("when") == "after":
-            answer = await stock(method, path, headers, body, query, request_id)
+            answer = await stock(*request)
         if rule is None:
             return answer
         match rule.fault:
@@ -256,11 +210,9 @@ def install(faults: Faults, environment_of: Callable[[str], Environment | None])
             case "kill" if caller is not None:
                 await asyncio.to_thread(caller.kill)
                 raise NoAnswerError
-        code, status = ERRORS.get(action.partition(":")[0], COMMON)[rule.fault == "error"]
+        code, status = TABLES["errors"].get(action.partition(":")[0], TABLES["errors"]["*"])[rule.fault]
         told = "Rate exceeded" if rule.fault == "throttle" else "The request failed for an internal reason."
         _, sent, content = iam_actions.access_denied_response(
             service, action, "", request_id, error_code=code, message=told, headers=headers
         )
         return status, {**sent, "x-amzn-requestid": request_id}, content
-
-    app._dispatch_service_request = dispatch

@@ -10,8 +10,6 @@
     Move the time that alarms and schedules see.
 ``GET /_local/faults``, ``PUT /_local/faults``  ``{"seed": n, "rules": [rule, …]}``
     What is to go wrong (see ``faults``), and how often it has.
-``POST /_local/schedules``
-    Fire every enabled scheduled rule once, now.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from hypercorn.protocol.events import StreamClosed
-from ministack.services import eventbridge
 
 from local.aws import (
     alarms,
@@ -92,14 +89,20 @@ class Local:
         limits.install()
 
     def idle(self) -> dict[str, int]:
-        """Return what is under way, by kind, and their sum as ``pending``."""
-        kinds = {
-            "invocations": max(self._invocations.pending, self.functions.running),
-            "log_batches": self._subscriptions.pending,
-            "stream_records": self._streams.pending,
-            "alarms": self._alarms.pending,
-        }
-        return {"pending": sum(kinds.values()), **kinds}
+        """Return what is under way, by kind, and their sum as ``pending``.
+
+        It looks twice: what moves on from one kind to another during the first look is in the second.
+        """
+        looks = []
+        for _ in range(2):
+            kinds = {
+                "invocations": max(self._invocations.pending, self.functions.running),
+                "log_batches": self._subscriptions.pending,
+                "stream_records": self._streams.pending,
+                "alarms": self._alarms.pending,
+            }
+            looks.append({"pending": sum(kinds.values()), **kinds})
+        return max(looks, key=lambda kinds: kinds["pending"])
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         """Answer a request for one of our own pages."""
@@ -117,21 +120,7 @@ class Local:
                 return 200, self._faults.state()
             case "POST", "/_local/clock":
                 return 200, {"now": clock.advance(float(json.loads(body)["advance_seconds"]))}
-            case "POST", "/_local/schedules":
-                return 200, {"fired": _fire_schedules()}
         return 404, {"message": f"no such page: {method} {path}"}
-
-
-def _fire_schedules() -> int:
-    due = [
-        key
-        for key, rule in eventbridge._rules._data.items()
-        if rule.get("ScheduleExpression", "").startswith("rate")
-    ]
-    for key in due:
-        eventbridge._rule_last_fired[key] = 0.0
-    eventbridge._tick_scheduled_rules()
-    return len(due)
 
 
 def application(inner: Application, local: Local) -> Application:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ministack.core.responses import get_account_id, get_region
+
 from local.aws import logs, permissions
 from local.aws.runtime_api import LogLine, Outcome
 
@@ -37,7 +39,7 @@ class InvocationLog:
         """Add a start of the runtime, in phase ``init``, or in ``invoke`` after one that failed."""
         about = {"initializationType": "on-demand", "phase": phase}
         runtime = f"python:{sys.version.split()[0]}"
-        arn = f"arn:aws:lambda:{self._config['FunctionArn'].split(':')[3]}::runtime:{0:064x}"
+        arn = f"arn:aws:lambda:{get_region()}::runtime:{0:064x}"
         took = outcome.seconds * 1000
         if phase == "init":
             function = {"functionName": self._config["FunctionName"], "functionVersion": "$LATEST"}
@@ -72,11 +74,8 @@ class InvocationLog:
         ending = _ending(outcome)
         level = "INFO" if ending["status"] == "success" else "WARN"
         produced = len(outcome.payload) if outcome.status == "success" else 0
-        done = {
-            "requestId": self._id,
-            **ending,
-            "metrics": {"durationMs": duration, "producedBytes": produced},
-        }
+        done: dict[str, Any] = {"requestId": self._id, **ending}
+        done["metrics"] = {"durationMs": duration, "producedBytes": produced}
         self._platform("runtimeDone", "DEBUG" if level == "INFO" else level, done)
         self._platform("end", "", {}, f"END RequestId: {self._id}")
         metrics = {
@@ -98,8 +97,7 @@ class InvocationLog:
     def write(self, stream: str) -> None:
         """Store the events, if the function's role lets Lambda; else they are lost, as on AWS."""
         group = log_group(self._config)
-        _, _, _, region, account, *_ = self._config["FunctionArn"].split(":")
-        resource = f"arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:{stream}"
+        resource = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:log-stream:{stream}"
         for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
             if why := permissions.refusal(self._config, action, resource):
                 permissions.tell(f"the log of {self._config['FunctionName']} is lost: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -17,6 +18,7 @@ from ministack.core.responses import get_account_id
 from ministack.services import eventbridge, lambda_svc, sqs
 
 from local.aws import permissions
+from local.aws.around import around
 from local.aws.faults import Faults
 from local.aws.functions import Functions, Record, Result, ThrottledError, account_of, reserved_concurrency
 
@@ -31,7 +33,6 @@ log = logging.getLogger("local.aws.invocations")
 class _Invocation:
     record: Record
     event: Any
-    done: Callable[[], object]
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     accepted: float = field(default_factory=time.monotonic)
     attempts: int = 0
@@ -40,6 +41,12 @@ class _Invocation:
     @property
     def name(self) -> str:
         return str(self.record["config"]["FunctionName"])
+
+    @property
+    def settings(self) -> Any:
+        """The function's EventInvokeConfig."""
+        by_qualifier = self.record.get("event_invoke_configs") or {}
+        return self.record.get("event_invoke_config") or by_qualifier.get("$LATEST") or {}
 
 
 @dataclass(slots=True)
@@ -76,22 +83,20 @@ class Invocations:
         with self._lock:
             return self._unfinished
 
-    def submit(self, record: Record, event: Any, *, done: Callable[[], object] = lambda: None) -> str:
-        """Accept an event and return its request id; ``done`` is called when it has ended for good."""
-        invocation = _Invocation(record, event, done)
+    def submit(self, record: Record, event: Any) -> str:
+        """Accept an event and return its request id."""
+        invocation = _Invocation(record, event)
         fault = self._faults.of_delivery(invocation.name, "twice", "late", "reordered")
         twice = fault is not None and fault.fault == "twice"
         with self._lock:
             self._unfinished += 1 + twice
-        if fault is None or twice:
-            self._enqueue(invocation)
-            if twice:  # by the queue, so it is the same request (Lambda guide: asynchronous invocation)
-                self._enqueue(replace(invocation, done=lambda: None))
+        if fault is not None and not twice:
+            invocation.overtaken = fault.fault == "reordered"
+            self._later(fault.seconds, invocation)
             return invocation.request_id
-        invocation.done()  # what comes after it does not wait for it
-        invocation.done = lambda: None
-        invocation.overtaken = fault.fault == "reordered"
-        self._later(fault.seconds, invocation)
+        self._enqueue(invocation)
+        if twice:  # by the queue, so it is the same request (Lambda guide: asynchronous invocation)
+            self._enqueue(replace(invocation))
         return invocation.request_id
 
     def _enqueue(self, invocation: _Invocation) -> None:
@@ -122,29 +127,21 @@ class Invocations:
                 self._end(invocation)
 
     def _attempt(self, invocation: _Invocation) -> None:
-        settings = _settings(invocation.record)
-        oldest = int(settings.get("MaximumEventAgeInSeconds") or EVENT_AGE)
-        age = time.monotonic() - invocation.accepted
+        settings, retries = invocation.settings, invocation.settings.get("MaximumRetryAttempts")
         if reserved_concurrency(invocation.record) == 0:
             self._give_up(invocation, None, "ZeroReservedConcurrency")
             return
-        try:
-            invocation.attempts += 1
+        result, pause = None, THROTTLE_PAUSE
+        age = time.monotonic() - invocation.accepted
+        with contextlib.suppress(ThrottledError):
             result = self._functions.deliver(invocation.record, invocation.event, invocation.request_id)
-        except ThrottledError:
-            invocation.attempts -= 1
-            if age > oldest:
-                self._give_up(invocation, None, "EventAgeExceeded")
-            else:
-                self._later(THROTTLE_PAUSE, invocation)
-            return
-        retries = settings.get("MaximumRetryAttempts")
-        pause = self._retry_seconds * 2 ** (invocation.attempts - 1)
-        if not result.failed:
+            pause = self._retry_seconds * 2**invocation.attempts
+            invocation.attempts += 1
+        if result is not None and not result.failed:
             self._end(invocation)
         elif invocation.attempts > (RETRIES if retries is None else int(retries)):
             self._give_up(invocation, result, "RetriesExhausted")
-        elif age + pause > oldest:
+        elif age + pause > int(settings.get("MaximumEventAgeInSeconds") or EVENT_AGE):
             self._give_up(invocation, result, "EventAgeExceeded")
         else:
             self._later(pause, invocation)
@@ -166,7 +163,7 @@ class Invocations:
             self._enqueue(invocation)
 
     def _give_up(self, invocation: _Invocation, result: Result | None, condition: str) -> None:
-        config, settings = invocation.record["config"], _settings(invocation.record)
+        config, settings = invocation.record["config"], invocation.settings
         if queue := (config.get("DeadLetterConfig") or {}).get("TargetArn"):
             answer = result.payload if result and isinstance(result.payload, dict) else {}
             attributes = {
@@ -194,7 +191,6 @@ class Invocations:
         self._end(invocation)
 
     def _end(self, invocation: _Invocation) -> None:
-        invocation.done()
         with self._lock:
             self._unfinished -= 1
             passed = [
@@ -219,40 +215,26 @@ def _send(arn: str, body: Any, attributes: Mapping[str, str], config: Record | N
         log.exception("nothing delivered to %s", arn)
 
 
-def _settings(record: Record) -> Mapping[str, Any]:
-    found = record.get("event_invoke_config") or (record.get("event_invoke_configs") or {}).get("$LATEST")
-    settings: Mapping[str, Any] = found or {}
-    return settings
-
-
 def install(invocations: Invocations) -> None:
     """Send EventBridge's Lambda targets through the queue, what has no function to the rule's DLQ."""
-    stock_invoke = eventbridge._invoke_target
 
     def to_lambda(arn: str, payload: str) -> None:
-        record, config, name = lambda_svc._get_func_record_for_ref(arn)
-        if record is None:
-            raise LookupError(f"function {name} not found")
+        record, config, _ = lambda_svc._get_func_record_for_ref(arn)
         invocations.submit({**record, "config": config}, json.loads(payload))
 
+    @around(eventbridge, "_invoke_target")
     def invoke_target(
-        target: Mapping[str, Any], event: Mapping[str, Any], rule: Mapping[str, Any], view: Any
+        stock: Callable[..., None], target: Mapping[str, Any], event: Any, rule: Mapping[str, Any], view: Any
     ) -> None:
-        arn, source, problem = target.get("Arn", ""), rule.get("Arn", ""), ""
-        if ":lambda:" in arn:
-            function = lambda_svc._get_func_record_for_ref(arn)[0]
-            if function is None:
-                problem = "NO_RESOURCE"
-            elif not permissions.may_invoke("events.amazonaws.com", source, function):
-                problem = "NO_PERMISSIONS"
-        if not problem:
-            stock_invoke(target, event, rule, view)
+        arn, source = target.get("Arn", ""), rule.get("Arn", "")
+        if ":lambda:" not in arn or permissions.invocable("events.amazonaws.com", source, arn):
+            stock(target, event, rule, view)
             return
-        permissions.tell(f"{source} does not invoke {arn}: {problem}")
         queue = (target.get("DeadLetterConfig") or {}).get("Arn")
         if queue and sqs.queue_policy_allows(queue, "events.amazonaws.com", source, get_account_id()):
+            there = lambda_svc._get_func_record_for_ref(arn)[0] is not None
+            code = "NO_PERMISSIONS" if there else "NO_RESOURCE"
             whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
-            _send(queue, whole, {"ERROR_CODE": problem, "RULE_ARN": source, "TARGET_ARN": arn})
+            _send(queue, whole, {"ERROR_CODE": code, "RULE_ARN": source, "TARGET_ARN": arn})
 
     eventbridge._dispatch_to_lambda = to_lambda
-    eventbridge._invoke_target = invoke_target

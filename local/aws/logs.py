@@ -1,4 +1,4 @@
-"""CloudWatch Logs, what MiniStack lacks: EMF, subscription filters that batch, retry and keep order."""
+"""CloudWatch Logs, what MiniStack lacks: EMF, subscription filters that batch and retry, pages of events."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import base64
 import gzip
 import itertools
 import json
+import logging
 import math
 import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, request_scope
-from ministack.services import cloudwatch_logs, lambda_svc
+from ministack.services import cloudwatch_logs
 
 from local.aws import clock, metrics, permissions
+from local.aws.around import around
 
-WINDOW = 0.1  # seconds in which a stream's events gather into one delivery
+WINDOW = 0.1  # seconds in which a stream's events gather for a delivery
 BATCH_BYTES = 700_000  # raw; an asynchronous event holds 1 MB (Lambda quotas)
 MOST_FILTERS = 2  # of one log group (CloudWatch Logs quotas)
 # CloudWatch Logs user guide, "Real-time processing of log data with subscriptions": when a function or the
@@ -37,12 +38,7 @@ NOT_PERMITTED = (
 )
 _serial = itertools.count()
 _create_lock = threading.Lock()
-
-
-class Submit(Protocol):
-    """Takes an asynchronous invocation; ``done`` is called when it has ended for good."""
-
-    def __call__(self, record: Any, event: Any, *, done: Callable[[], None]) -> object: ...
+log = logging.getLogger("local.aws.logs")
 
 
 @lru_cache(maxsize=256)
@@ -87,22 +83,12 @@ def write(group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
 
 def _destination(group: str, arn: str) -> Any:
     """Return a subscription's function, None when it is missing or does not let CloudWatch Logs invoke it."""
-    record = lambda_svc._get_func_record_for_ref(arn)[0]
     source = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:*"
-    return record if record and permissions.may_invoke("logs.amazonaws.com", source, record) else None
+    return permissions.invocable("logs.amazonaws.com", source, arn)
 
 
 def _filters(group: str) -> Any:
     return (cloudwatch_logs._log_groups.get(group) or {}).get("subscriptionFilters", {})
-
-
-@dataclass(slots=True)
-class _Backlog:
-    """The undelivered events of one stream and filter; one delivery at a time keeps their order."""
-
-    due: float
-    events: list[dict[str, Any]] = field(default_factory=list)
-    busy: bool = False
 
 
 def _page(streams: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,13 +114,15 @@ def _page(streams: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, A
 class Subscriptions:
     """Delivers matching events to each filter's function, asynchronously as CloudWatch Logs does.
 
-    A failing function is Lambda's matter (its retries, its dead letters). A function that is missing, or that
-    CloudWatch Logs may not invoke, turns its filter off for ten minutes of the local clock.
+    A failing function is Lambda's matter (its retries, its dead letters), and so is the order of deliveries:
+    as on AWS, one does not wait for another. A function that is missing, or that CloudWatch Logs may not
+    invoke, turns its filter off for ten minutes of the local clock.
     """
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Callable[[Any, Any], object]) -> None:
         self._submit = submit
-        self._backlogs: dict[Key, _Backlog] = {}
+        self._gathered: dict[Key, list[dict[str, Any]]] = {}
+        self._sending: dict[Key, list[dict[str, Any]]] = {}
         self._off_until: dict[tuple[str, ...], float] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._deliver, name="log-subscriptions", daemon=True).start()
@@ -143,7 +131,7 @@ class Subscriptions:
     def pending(self) -> int:
         """Number of streams and filters with events not yet delivered."""
         with self._changed:
-            return len(self._backlogs)
+            return len(self._gathered) + len(self._sending)
 
     def add(self, group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
         """Take what was just stored in a stream."""
@@ -153,8 +141,7 @@ class Subscriptions:
             matched = [event for event in events if matches(event["message"])]
             if matched and not self._is_off(key):
                 with self._changed:
-                    backlog = self._backlogs.setdefault(key, _Backlog(time.monotonic() + WINDOW))
-                    backlog.events += matched
+                    self._gathered.setdefault(key, []).extend(matched)
                     self._changed.notify()
 
     def turn_on(self, group: str, name: str) -> None:
@@ -167,71 +154,55 @@ class Subscriptions:
     def _deliver(self) -> None:
         while True:
             with self._changed:
-                now = time.monotonic()
-                due = [key for key, log in self._backlogs.items() if not log.busy and now >= log.due]
-                for key in due:
-                    self._backlogs[key].busy = True
-                if not due:
-                    self._changed.wait(WINDOW / 2 if self._backlogs else None)
-            for key in due:
-                self._send(key)
+                self._sending = {}
+                self._changed.wait_for(lambda: self._gathered)
+            time.sleep(WINDOW)
+            with self._changed:
+                self._sending, self._gathered = self._gathered, {}
+            for key, events in self._sending.items():
+                try:
+                    self._send(key, events)
+                except Exception:
+                    log.exception("subscription %s", key)
 
-    def _send(self, key: Key) -> None:
+    def _send(self, key: Key, events: Sequence[dict[str, Any]]) -> None:
         account, region, group, stream, name = key
-        with self._changed:
-            events = list(self._backlogs[key].events)
-        batch = _first_batch(events)
         with request_scope(account, region):
             one = _filters(group).get(name)
             if one is None or self._is_off(key):
-                self._finish(key, len(events))
-            elif (record := _destination(group, one["destinationArn"])) is None:
-                permissions.tell(
-                    f"{one['destinationArn']} gets no lines of {group}: missing, or not permitted"
-                )
-                self._off_until[(*key[:3], name)] = clock.now() + OFF_SECONDS
-                dimensions = {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name}
-                metrics.record("AWS/Logs", "DeliveryErrors", len(batch), "Count", dimensions)
-                self._finish(key, len(events))
-            else:
-                event = {"awslogs": {"data": _envelope(account, group, stream, name, batch)}}
-                self._submit(record, event, done=lambda: self._finish(key, len(batch)))
-
-    def _finish(self, key: Key, count: int) -> None:
-        with self._changed:
-            backlog = self._backlogs[key]
-            del backlog.events[:count]
-            backlog.busy = False
-            if not backlog.events:
-                del self._backlogs[key]
-            self._changed.notify()
-
-
-def _first_batch(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    sizes = itertools.accumulate(len(event["message"].encode()) for event in events)
-    return events[: max(1, sum(size <= BATCH_BYTES for size in sizes))]
+                return
+            function = _destination(group, one["destinationArn"])
+            while events:
+                sizes = itertools.accumulate(len(event["message"].encode()) for event in events)
+                count = max(1, sum(size <= BATCH_BYTES for size in sizes))
+                if function is None:
+                    self._off_until[(*key[:3], name)] = clock.now() + OFF_SECONDS
+                    dimensions = {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name}
+                    metrics.record("AWS/Logs", "DeliveryErrors", count, "Count", dimensions)
+                    return
+                data = _envelope(account, group, stream, name, events[:count])
+                self._submit(function, {"awslogs": {"data": data}})
+                events = events[count:]
 
 
 def _envelope(account: str, group: str, stream: str, name: str, events: Sequence[dict[str, Any]]) -> str:
-    told = [
-        {"id": one["eventId"], "timestamp": one["timestamp"], "message": one["message"]} for one in events
-    ]
-    payload: dict[str, Any] = {
+    payload = {
         "messageType": "DATA_MESSAGE",
         "owner": account,
         "logGroup": group,
         "logStream": stream,
+        "subscriptionFilters": [name],
+        "logEvents": [
+            {"id": one["eventId"], "timestamp": one["timestamp"], "message": one["message"]} for one in events
+        ],
     }
-    payload |= {"subscriptionFilters": [name], "logEvents": told}
-    return base64.b64encode(
-        gzip.compress(json.dumps(payload, ensure_ascii=False).encode(), compresslevel=1)
-    ).decode()
+    content = json.dumps(payload, ensure_ascii=False).encode()
+    return base64.b64encode(gzip.compress(content, compresslevel=1)).decode()
 
 
-def install(submit: Submit) -> Subscriptions:
+def install(submit: Callable[[Any, Any], object]) -> Subscriptions:
     """Put EMF and our subscriptions behind every write, and our patterns behind every filter."""
     subscriptions = Subscriptions(submit)
-    put_filter, stock_read = cloudwatch_logs._put_subscription_filter, cloudwatch_logs._filter_log_events
 
     def fan_out(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
         for event in events:
@@ -241,30 +212,22 @@ def install(submit: Submit) -> Subscriptions:
         whole = [{"timestamp": arrived, "eventId": uuid.uuid4().hex, **event} for event in events]
         subscriptions.add(group, stream, whole)
 
-    def put_subscription_filter(data: dict[str, Any]) -> Any:
+    @around(cloudwatch_logs, "_put_subscription_filter", invalid="InvalidParameterException")
+    def put_subscription_filter(stock: Callable[..., Any], data: dict[str, Any]) -> Any:
         group, name = data.get("logGroupName", ""), data.get("filterName", "")
-        try:
-            compile_pattern(data.get("filterPattern") or "")
-            if _destination(group, data.get("destinationArn", "")) is None:
-                raise ValueError(NOT_PERMITTED)
-        except ValueError as error:
-            return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
+        compile_pattern(data.get("filterPattern") or "")
+        if _destination(group, data.get("destinationArn", "")) is None:
+            raise ValueError(NOT_PERMITTED)
         if len(_filters(group).keys() | {name}) > MOST_FILTERS:
             text = "Resource limit exceeded."
             return cloudwatch_logs.error_response_json("LimitExceededException", text, 400)
         subscriptions.turn_on(group, name)
-        return put_filter(data)
+        return stock(data)
 
-    def filter_log_events(data: dict[str, Any]) -> Any:
+    @around(cloudwatch_logs, "_filter_log_events", invalid="InvalidParameterException")
+    def filter_log_events(stock: Callable[..., Any], data: dict[str, Any]) -> Any:
         group = cloudwatch_logs._log_groups.get(cloudwatch_logs._resolve_log_group_name(data))
-        if group is None:
-            return stock_read(data)
-        try:
-            return cloudwatch_logs.json_response(_page(group["streams"], data))
-        except ValueError as error:
-            return cloudwatch_logs.error_response_json("InvalidParameterException", str(error), 400)
+        return cloudwatch_logs.json_response(_page(group["streams"], data)) if group else stock(data)
 
     cloudwatch_logs._fanout_to_subscription_filters = fan_out
-    cloudwatch_logs._put_subscription_filter = put_subscription_filter
-    cloudwatch_logs._filter_log_events = filter_log_events
     return subscriptions

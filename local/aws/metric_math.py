@@ -7,7 +7,6 @@ import operator
 from collections.abc import Callable
 
 Series = dict[int, float]
-Value = Series | float
 
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -25,7 +24,7 @@ def evaluate(expression: str, lookup: Callable[[str], Series], grid: range) -> S
     lookup
         The series of another query, by its id.
     grid
-        The start of each period in the range: what FILL fills, and where a constant has its points.
+        The start of each period in the range.
 
     Raises
     ------
@@ -37,39 +36,31 @@ def evaluate(expression: str, lookup: Callable[[str], Series], grid: range) -> S
     except SyntaxError as error:
         raise ValueError(f"{error.msg}: {expression}") from error
 
-    def value(node: ast.expr) -> Value:
+    def value(node: ast.expr, at: int) -> float | None:
         match node:
             case ast.Constant(value=int() | float() as number):
                 return float(number)
             case ast.Name(id=name):
-                return lookup(name)
+                return lookup(name).get(at)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return _combine(operator.sub, 0.0, value(operand))
+                return _combine(operator.sub, 0.0, value(operand, at))
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _OPERATORS:
-                return _combine(_OPERATORS[type(op)], value(left), value(right))
+                return _combine(_OPERATORS[type(op)], value(left, at), value(right, at))
             case ast.Call(
                 func=ast.Name(id="FILL"), args=[filled, ast.Constant(value=int() | float() as number)]
             ):
-                series = value(filled)
-                return {at: _at(series, at, float(number)) for at in grid}
+                found = value(filled, at)
+                return float(number) if found is None else found
         raise ValueError(f"local AWS: not supported in metric math: {ast.unparse(node)}")
 
-    result = value(tree.body)
-    return result if isinstance(result, dict) else dict.fromkeys(grid, result)
+    values = {at: value(tree.body, at) for at in grid}
+    return {at: found for at, found in values.items() if found is not None}
 
 
-def _combine(function: Callable[[float, float], float], left: Value, right: Value) -> Value:
-    """Combine point by point; a point that one side lacks, or a division by zero, gives none."""
-    sides = [set(side) for side in (left, right) if isinstance(side, dict)]
-    if not sides:
-        return function(_at(left, 0), _at(right, 0))
-    result: Series = {}
-    for at in set.intersection(*sides):
-        divided_by_zero = function is operator.truediv and _at(right, at) == 0
-        if not divided_by_zero:
-            result[at] = function(_at(left, at), _at(right, at))
-    return result
-
-
-def _at(value: Value, at: int, otherwise: float = 0.0) -> float:
-    return value.get(at, otherwise) if isinstance(value, dict) else value
+def _combine(
+    function: Callable[[float, float], float], left: float | None, right: float | None
+) -> float | None:
+    """Combine two values; where one is missing, and in a division by zero, there is none."""
+    if left is None or right is None or (function is operator.truediv and right == 0):
+        return None
+    return function(left, right)

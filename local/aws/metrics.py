@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -18,6 +18,7 @@ from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import cloudwatch, sqs
 
 from local.aws import clock, metric_math
+from local.aws.around import around
 from local.aws.metric_math import Series
 
 Dimensions = Mapping[str, str]
@@ -26,18 +27,12 @@ Key = tuple[str, str, str]
 EMF_METRICS, EMF_DIMENSIONS, EMF_VALUES, EMF_TEXT = 100, 30, 100, 1024
 PAST, FUTURE = 14 * 86_400, 2 * 3600  # seconds from now that a point may have (PutMetricData, API reference)
 MOST_QUERIES = 500  # GetMetricData
-QUEUE_PERIOD = 60.0  # seconds
 STATISTIC = re.compile(r"SampleCount|Sum|Average|Minimum|Maximum|p\d{1,2}(\.\d+)?|p100")
 
 _lock = threading.Lock()
 _points: dict[tuple[str, str, Key], dict[tuple[int, float, str], dict[str, Any]]] = {}
-_queues: dict[str, tuple[int, float]] = {}
-_listeners: list[Callable[[], None]] = []
-
-
-def on_new_data(listener: Callable[[], None]) -> None:
-    """Call ``listener`` after each write."""
-    _listeners.append(listener)
+_queues: dict[str, tuple[int, int]] = {}  # what was last recorded: the number and the minute
+changed = threading.Event()  # set after each write, for who evaluates
 
 
 def record(
@@ -111,21 +106,18 @@ def _store(
                     seen[second, one, unit] = {**point, "Value": one, "Count": 0.0}
                     bucket.append(seen[second, one, unit])
                 seen[second, one, unit]["Count"] += float(count)
-    for listener in _listeners:
-        listener()
+    changed.set()
 
 
 def record_queues() -> None:
     """Store AWS/SQS ApproximateNumberOfMessagesVisible of each queue when it changed, and each minute."""
-    now = clock.now()
     for (account, region, _), queue in list(sqs._queues.all_items()):
         visible = sum(message["visible_at"] <= time.time() for message in list(queue["messages"]))
-        known = _queues.get(queue["name"])
-        if known is None or known[0] != visible or now - known[1] >= QUEUE_PERIOD:
-            _queues[queue["name"]] = (visible, now)
+        found, name = (visible, int(clock.now() // 60)), queue["name"]
+        if _queues.get(name) != found:
+            _queues[name] = found
             with request_scope(account, region):
-                name = {"QueueName": queue["name"]}
-                record("AWS/SQS", "ApproximateNumberOfMessagesVisible", visible, "Count", name)
+                record("AWS/SQS", "ApproximateNumberOfMessagesVisible", visible, "Count", {"QueueName": name})
 
 
 def series(
@@ -196,27 +188,24 @@ def period_of(query: Mapping[str, Any]) -> int:
     return int(query.get("Period") or (query.get("MetricStat") or {}).get("Period") or 60)
 
 
-def refuse(what: str) -> Callable[..., Any]:
-    """Return a handler that says no."""
+def refuse(handler: str, what: str) -> None:
+    """Put a refusal in the place of one of MiniStack's handlers."""
 
-    def answer(_: Any, __: Any, is_cbor: bool, is_json: bool = False) -> Any:
-        return cloudwatch._error("ValidationError", f"local AWS: not served: {what}", 400, is_json, is_cbor)
-
-    return answer
+    @around(cloudwatch, handler, invalid="ValidationError")
+    def answer(*_: Any, **__: Any) -> Any:
+        raise ValueError(f"local AWS: not served: {what}")
 
 
 def install() -> None:
     """Put our store and our GetMetricData in MiniStack's place."""
 
-    def get_metric_data(_: Any, data: dict[str, Any], *__: Any) -> Any:
+    @around(cloudwatch, "_get_metric_data", invalid="ValidationError")
+    def get_metric_data(_: Any, __: Any, data: dict[str, Any], *___: Any, **____: Any) -> Any:
         start, end = (float(cloudwatch._parse_ts(data[name])) for name in ("StartTime", "EndTime"))
         queries = data.get("MetricDataQueries") or []
-        try:
-            if len(queries) > MOST_QUERIES:
-                raise ValueError(f"more than {MOST_QUERIES} MetricDataQueries")
-            answers = evaluate(queries, start, end)
-        except ValueError as error:
-            return cloudwatch._error("ValidationError", f"Error in expression: {error}", 400, use_json=True)
+        if len(queries) > MOST_QUERIES:
+            raise ValueError(f"more than {MOST_QUERIES} MetricDataQueries")
+        answers = evaluate(queries, start, end)
         newest_first = data.get("ScanBy", "TimestampDescending") == "TimestampDescending"
         results = []
         for query in queries:
@@ -233,5 +222,4 @@ def install() -> None:
     cloudwatch.record_metric = record
     cloudwatch._evict_old_metrics = lambda: None  # it rebuilds every list on each request, without a lock
     cloudwatch._evaluate_all_alarms = lambda: None  # `alarms` does, on new data
-    cloudwatch._get_metric_data = get_metric_data
-    cloudwatch._get_metric_statistics = refuse("GetMetricStatistics")
+    refuse("_get_metric_statistics", "GetMetricStatistics")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
-from ministack.services import lambda_svc, sns
+from ministack.services import sns
 
 from local.aws import clock, permissions
+from local.aws.around import around
 
-_lock = threading.Lock()
 _mail: list[dict[str, Any]] = []
 
 
 def mail() -> list[dict[str, Any]]:
     """Return every e-mail that SNS would have sent, oldest first."""
-    with _lock:
-        return list(_mail)
+    return list(_mail)
 
 
 def _post(topic_arn: str, message: str, subject: str, structure: str, attributes: dict[str, Any]) -> None:
@@ -29,26 +27,23 @@ def _post(topic_arn: str, message: str, subject: str, structure: str, attributes
         if protocol in ("email", "email-json") and sns._matches_filter_policy(subscription, attributes, body):
             address = subscription["endpoint"]
             letter = {"to": address, "subject": subject or "AWS Notification Message", "body": body}
-            with _lock:
-                _mail.append({**letter, "topic": topic_arn, "at": clock.now()})
+            _mail.append({**letter, "topic": topic_arn, "at": clock.now()})
 
 
 def install(submit: Callable[[Any, Any], object]) -> None:
     """Put the mailbox behind every publish."""
-    stock_fanout = sns._fanout
 
+    @around(sns, "_fanout")
     def fan_out(
-        topic: str, key: str, message: str, subject: str, structure: str = "",
+        stock: Callable[..., None], topic: str, key: str, message: str, subject: str, structure: str = "",
         attributes: dict[str, Any] | None = None, **more: Any,
     ) -> None:  # fmt: skip
-        stock_fanout(topic, key, message, subject, structure, attributes, **more)
+        stock(topic, key, message, subject, structure, attributes, **more)
         _post(topic, message, subject, structure, attributes or {})
 
     def deliver_to_lambda(endpoint: str, envelope: str, topic: str, subscription: str, *_: Any) -> None:
-        record, _, _ = lambda_svc._get_func_record_for_ref(endpoint)
-        if record is not None and permissions.may_invoke("sns.amazonaws.com", topic, record):
+        if function := permissions.invocable("sns.amazonaws.com", topic, endpoint):
             source = {"EventVersion": "1.0", "EventSource": "aws:sns", "EventSubscriptionArn": subscription}
-            submit(record, {"Records": [{**source, "Sns": json.loads(envelope)}]})
+            submit(function, {"Records": [{**source, "Sns": json.loads(envelope)}]})
 
-    sns._fanout = fan_out
     sns._deliver_to_lambda = deliver_to_lambda

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,7 +20,9 @@ from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import s3, sts
+from ministack.services import lambda_svc, s3, sts
+
+from local.aws.around import around
 
 Config = Mapping[str, Any]
 
@@ -50,24 +52,17 @@ log = logging.getLogger("local.aws.permissions")
 
 def credentials(config: Config, environment: str = "") -> dict[str, str]:
     """Return an environment's credentials, as variables; without one Lambda's, under the function's role."""
-    _, _, _, _, account, _, name = config["FunctionArn"].split(":")[:7]
-    role = config["Role"].rpartition("/")[2]
-    key = (
-        "ASIA"
-        + hashlib.sha256(f"{config['FunctionArn']} {role} {environment}".encode()).hexdigest()[:16].upper()
-    )
+    arn, role = config["FunctionArn"], config["Role"].rpartition("/")[2]
+    account, _, name = arn.split(":")[4:7]
+    key = "ASIA" + hashlib.sha256(f"{arn} {role} {environment}".encode()).hexdigest()[:16].upper()
     sts._sessions[key] = {
         "Arn": f"arn:aws:sts::{account}:assumed-role/{role}/{name}",
         "SecretAccessKey": SECRET,
-        "SessionToken": config["FunctionArn"],
+        "SessionToken": arn,
         "UserId": f"AROA:{name}",
         "PrincipalType": "AssumedRole",
     }
-    return {
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_SESSION_TOKEN": config["FunctionArn"],
-    }
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": arn}
 
 
 def revoke(access_key: str) -> None:
@@ -104,19 +99,23 @@ def tell(consequence: str) -> None:
     log.error(consequence)
 
 
-def may_invoke(service: str, source_arn: str, record: Mapping[str, Any]) -> bool:
-    """Return whether a function's own policy lets a service invoke it for a source."""
-    arn = record["config"]["FunctionArn"]
-    context = EvalContext(
-        principal_arn="*",
-        principal_type="Service",
-        principal_account="",
-        action="lambda:InvokeFunction",
-        resource_arn=arn,
-        region=get_region(),
-        service_context={"aws:sourcearn": source_arn, "aws:sourceaccount": get_account_id()},
-    )
-    return bool(evaluate_resource_policy(record.get("policy"), context, service=service).decision == "Allow")
+def invocable(service: str, source_arn: str, function_arn: str) -> Mapping[str, Any] | None:
+    """Return a function that its own policy lets a service invoke for a source; otherwise tell, and None."""
+    record, config, _ = lambda_svc._get_func_record_for_ref(function_arn)
+    if record is not None and config is not None:
+        context = EvalContext(
+            principal_arn="*",
+            principal_type="Service",
+            principal_account="",
+            action="lambda:InvokeFunction",
+            resource_arn=config["FunctionArn"],
+            region=get_region(),
+            service_context={"aws:sourcearn": source_arn, "aws:sourceaccount": get_account_id()},
+        )
+        if evaluate_resource_policy(record.get("policy"), context, service=service).decision == "Allow":
+            return {**record, "config": config}
+    tell(f"{source_arn} does not invoke {function_arn}: it is missing, or its policy does not allow it")
+    return None
 
 
 def check_policy(logical_id: str, document: Mapping[str, Any]) -> None:
@@ -153,59 +152,53 @@ def _record(key: str, action: str, resource: str) -> None:
 
 def install() -> None:
     """Put our checks around MiniStack's."""
-    stock_check, stock_response = iam_evaluator.check_credentials, iam_actions.access_denied_response
-    stock_resource = iam_actions.extract_resource_arn
 
+    @around(iam_evaluator, "enforce")
     def enforce(
-        key: str,
-        action: str,
-        service: str,
-        region: str,
-        resource_arn: str = "*",
+        stock: Callable[..., Any], key: str, action: str, service: str, region: str, resource_arn: str = "*",
         service_context: Mapping[str, Any] | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         _judged.set((action, resource_arn))
         function = _function_of(key)
         if not function:
-            return _enforce(key, action, service, region, resource_arn, service_context)
+            return stock(key, action, service, region, resource_arn, service_context)
         _record(key, action, resource_arn)
         context = {**(service_context or {}), "lambda:SourceFunctionArn": function}
-        denied = _enforce(key, action, service, region, resource_arn, context)
+        denied = stock(key, action, service, region, resource_arn, context)
         bucket, _, name = resource_arn.partition(":::")[2].partition("/")
         if denied is None and action == "s3:GetObject" and s3._get_object_data(bucket, name) is None:
             # Who may not list a bucket is not told that an object isn't there.
-            return enforce(key, "s3:ListBucket", service, region, f"arn:aws:s3:::{bucket}")
+            return enforce(stock, key, "s3:ListBucket", service, region, f"arn:aws:s3:::{bucket}")
         return denied
 
-    def check_credentials(key: str, service: str | None = None) -> Any:
+    @around(iam_evaluator, "check_credentials")
+    def check_credentials(stock: Callable[..., Any], key: str, service: str | None = None) -> Any:
         if _function_of(key):
             text = f"local AWS: the IAM action of this call of {service} is not known"
             return iam_evaluator.AuthError("AccessDeniedException", text)
-        return stock_check(key, service)
+        return stock(key, service)
 
+    @around(iam_actions, "access_denied_response")
     def access_denied_response(
-        service: str, action: str, principal: str, request_id: str, **more: Any
+        stock: Callable[..., Any], service: str, action: str, principal: str, request_id: str, **more: Any
     ) -> Any:
         if not (more.get("message") or more.get("error_code") or more.get("resource_policy_arn")):
             action, resource = _judged.get()
             quoted = f'"{resource}"' if service == "s3" else resource
             explicit = bool(more.get("explicit_deny"))
             more["message"] = iam_actions.identity_denial_message(action, principal, quoted, explicit)
-        return stock_response(service, action, principal, request_id, **more)
+        return stock(service, action, principal, request_id, **more)
 
+    @around(iam_actions, "extract_resource_arn")
     def extract_resource_arn(
-        service: str, method: str, path: str, headers: Any, body: bytes, *more: Any
+        stock: Callable[..., str], service: str, method: str, path: str, headers: Any, body: bytes, *more: Any
     ) -> str:
-        found: str = stock_resource(service, method, path, headers, body, *more)
+        found = stock(service, method, path, headers, body, *more)
         if service == "logs" and ":log-group:" in found and "Tag" not in headers.get("x-amz-target", ""):
             # AWS checks the stream, an empty one when the call names none: a grant wants `log-group:name:*`.
             found += f":log-stream:{iam_actions._safe_json_field(body, 'logStreamName')}"
         return found
 
-    iam_evaluator.enforce = enforce
-    iam_evaluator.check_credentials = check_credentials
-    iam_actions.access_denied_response = access_denied_response
-    iam_actions.extract_resource_arn = extract_resource_arn
     # Loopback has no TLS; on AWS every call has, and our policies deny those without.
     iam_evaluator._request_origin = ContextVar("request_origin", default=("127.0.0.1", True))
     app.pin_request_origin = lambda *_: None

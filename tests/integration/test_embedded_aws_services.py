@@ -90,14 +90,3 @@ def test_events_reach_functions_and_a_missing_one_the_dead_letters(aws: Embedded
     reasons = {one["MessageAttributes"]["ERROR_CODE"]["StringValue"] for one in dead}
     assert reasons == {"NO_RESOURCE", "NO_PERMISSIONS"}
     assert [json.loads(one["Body"])["detail"] for one in dead] == [{"environment": "e"}] * 2
-
-
-def test_schedules_fire_on_demand(aws: EmbeddedAws) -> None:
-    function, url = aws.relay()
-    rule = aws.name("rule")
-    aws.client("events").put_rule(Name=rule, ScheduleExpression="rate(1 minute)")
-    aws.client("events").put_targets(Rule=rule, Targets=[{"Id": "f", "Arn": aws.arn(function)}])
-    assert aws.local("schedules", {})["fired"] >= 1
-    aws.settle()
-    (event,) = aws.bodies(url)
-    assert event["detail-type"] == "Scheduled Event"

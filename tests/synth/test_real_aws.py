@@ -219,3 +219,14 @@ def test_an_outage_of_agentops_loses_nothing_for_most_of_a_day(everything: Templ
     (metric,) = alarm["Metrics"]
     assert metric["MetricStat"]["Metric"]["MetricName"] == "ExportFailures"
     assert metric["MetricStat"]["Period"] * alarm["EvaluationPeriods"] <= 3600
+
+
+def test_alarms_keep_the_limits_of_cloudwatch(everything: Templates) -> None:
+    """PutMetricAlarm, API reference: 10 metrics; within a day, or 7 days with periods of an hour or more."""
+    for alarm in everything.resources("AWS::CloudWatch::Alarm"):
+        found, window = alarm.properties, alarm.properties["EvaluationPeriods"]
+        stats = [one["MetricStat"] for one in found.get("Metrics", ()) if "MetricStat" in one]
+        assert len(stats) <= 10, alarm.logical_id
+        assert 1 <= found.get("DatapointsToAlarm", window) <= window, alarm.logical_id
+        for period in [one["Period"] for one in stats] or [found["Period"]]:
+            assert period * window <= 86_400 * (7 if period >= 3600 else 1), alarm.logical_id
