@@ -24,13 +24,13 @@ demo: setup ## Deploy to the embedded AWS, run the agents, show the result (WORK
 		$(if $(PORT),--port "$(PORT)") $(if $(MODEL_URL),--model-url "$(MODEL_URL)") $(if $(MODEL),--model "$(MODEL)")
 
 test: setup lint ## Lint, types and every test at reduced size (≤ 5 minutes)
-	@python -m pytest -n 2 --dist loadgroup
+	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 contract: setup ## Check what we say of AWS: on the embedded one, or in an account (ACCOUNT=123456789012)
 	@python -m pytest tests/contract $(if $(ACCOUNT),--against-aws "$(ACCOUNT)")
 
 prove: setup ## Every property at the size that the issues name
-	@AGENTOPS_TEST_SIZE=full python -m pytest -n 2 --dist loadgroup
+	@AGENTOPS_TEST_SIZE=full python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 synth: setup ## Synthesize the templates with the CDK CLI (ENVIRONMENT=production ARGS="alert_email=me@example.com …")
 	@$(CDK) synth --quiet $(CONTEXT)

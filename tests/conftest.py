@@ -24,6 +24,12 @@ os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
+@pytest.fixture(autouse=True)
+def no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a boto3 that has not kept the credentials of another test, moto's above all."""
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""
