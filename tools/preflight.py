@@ -106,8 +106,8 @@ def stack_problems(account: Account, names: Names) -> Iterator[str]:
                 f"`aws cloudformation continue-update-rollback --stack-name {stack}`"
             )
         elif state in ("ROLLBACK_FAILED", "DELETE_FAILED"):
-            # A first deployment that failed: its tables are protected, so they could not be rolled back, though
-            # they were never used; and the stack's deletion would keep them, in the next one's way.
+            # A first deployment that failed: its tables are protected, so they could not be rolled back,
+            # though they were never used; and the stack's deletion would keep them, in the next one's way.
             tables = stack_resources(account, stack, TABLE).values() if state == "ROLLBACK_FAILED" else ()
             commands = [
                 f"aws dynamodb {command}"
