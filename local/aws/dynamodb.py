@@ -1,4 +1,4 @@
-"""DynamoDB, what MiniStack lacks: strict conditions, batches of 16 MB, expiry that the stream tells of."""
+"""DynamoDB, what MiniStack lacks: strict expressions, batches of 16 MB, expiry that the stream tells of."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
-from ministack.core.responses import error_response_json, json_response, request_scope
+from ministack.core.responses import json_response, request_scope
 from ministack.services import dynamodb
 
 from local.aws import clock
+from local.aws.around import Function, around
 
 BATCH_BYTES = 16_777_216  # BatchGetItem, API reference
 # Record, API reference of the streams: who deletes what has expired.
@@ -24,6 +27,32 @@ _expiring: ContextVar[bool] = ContextVar("expiring", default=False)
 def _syntax_error(expression: str, slot: str) -> str | None:
     found = _FOREIGN.search(expression)
     return f'Invalid {slot}: Syntax error; token: "{found[0]}"' if found else None
+
+
+@lru_cache(maxsize=512)
+def _update_error(expression: str, names: tuple[tuple[str, str], ...]) -> str | None:
+    """Tell of a clause that is there twice, and of two paths of which one is, or holds, the other."""
+    clauses: dict[str, list[Any]] = {}
+    clause: list[Any] = []
+    for kind, text in dynamodb._tokenize(expression):
+        if kind == "IDENT" and (word := text.upper()) in ("SET", "REMOVE", "ADD", "DELETE"):
+            if word in clauses:
+                return f'The "{word}" section can only be used once in an update expression;'
+            clause = clauses[word] = []
+        else:
+            clause.append((kind, text))
+    actions = (action for clause in clauses.values() for action in dynamodb._split_by_comma(clause))
+    paths = [dynamodb._parse_path_from_tokens(action, dict(names)) for action in actions]
+    for one, two in combinations(paths, 2):
+        if one[: len(two)] == two[: len(one)]:
+            shown = (
+                ", ".join(f"[{key}]" if isinstance(key, int) else key for key in path) for path in (one, two)
+            )
+            return (
+                "Two document paths overlap with each other; must remove or rewrite one of these paths; "
+                "path one: [{}], path two: [{}]".format(*shown)
+            )
+    return None
 
 
 def _first_16_megabytes(request: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
@@ -65,30 +94,36 @@ def _expire() -> None:
 
 def install() -> None:
     """Put our checks in front of MiniStack's, and expiry behind the clock."""
-    stock_condition = dynamodb._condition_syntax_error
-    stock_key_condition, stock_batch_get = dynamodb._key_condition_operand_error, dynamodb._batch_get_item
-    stock_record = dynamodb._build_change_record
 
-    def condition_error(expression: str, slot: str) -> str | None:
-        return _syntax_error(expression, slot) or stock_condition(expression, slot)
+    @around(dynamodb, "_condition_syntax_error")
+    def condition_error(stock: Function, expression: str, slot: str) -> Any:
+        return _syntax_error(expression, slot) or stock(expression, slot)
 
-    def key_condition_error(expression: str, values: Any) -> Any:
+    @around(dynamodb, "_key_condition_operand_error", invalid="ValidationException")
+    def key_condition_error(stock: Function, expression: str, values: Any) -> Any:
         if problem := _syntax_error(expression, "KeyConditionExpression"):
-            return error_response_json("ValidationException", problem, 400)
-        return stock_key_condition(expression, values)
+            raise ValueError(problem)
+        return stock(expression, values)
 
-    def batch_get(data: dict[str, Any]) -> Any:
-        status, headers, body = stock_batch_get(data)
+    @around(dynamodb, "_validate_expression_attrs", invalid="ValidationException")
+    def expression_error(stock: Function, request: Mapping[str, Any], slots: Any, *more: Any) -> Any:
+        found = stock(request, slots, *more)
+        if not found and "UpdateExpression" in slots:
+            names = request.get("ExpressionAttributeNames") or {}
+            if problem := _update_error(request.get("UpdateExpression") or "", tuple(names.items())):
+                raise ValueError(f"Invalid UpdateExpression: {problem}")
+        return found
+
+    @around(dynamodb, "_batch_get_item")
+    def batch_get(stock: Function, data: dict[str, Any]) -> Any:
+        status, headers, body = stock(data)
         if status != 200 or len(body) < BATCH_BYTES:
             return status, headers, body
         return json_response(_first_16_megabytes(data["RequestItems"], json.loads(body)))
 
-    def change_record(*arguments: Any) -> dict[str, Any]:
-        record: dict[str, Any] = stock_record(*arguments)
+    @around(dynamodb, "_build_change_record")
+    def change_record(stock: Function, *arguments: Any) -> dict[str, Any]:
+        record: dict[str, Any] = stock(*arguments)
         return {**record, "userIdentity": EXPIRED_BY} if _expiring.get() else record
 
-    dynamodb._condition_syntax_error = condition_error
-    dynamodb._key_condition_operand_error = key_condition_error
-    dynamodb._batch_get_item = batch_get
-    dynamodb._build_change_record = change_record
     clock.on_move(_expire)

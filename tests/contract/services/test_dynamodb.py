@@ -160,6 +160,48 @@ def test_conditions_have_no_arithmetic(service: Cloud, table: str, operator: str
     assert get(service, table, pk)["n"] == {"N": "5"}
 
 
+def not_updated(service: Cloud, table: str, pk: str, expression: str, words: str) -> dict[str, Any]:
+    """See an update of one attribute under two names refused, alone and in a transaction; return it."""
+    client = service.client("dynamodb")
+    update: dict[str, Any] = {
+        "TableName": table,
+        "Key": key(pk),
+        "UpdateExpression": expression,
+        "ExpressionAttributeNames": {"#0": "cnt", "#1": "cnt"},
+        "ExpressionAttributeValues": {":a": {"N": "1"}, ":b": {"N": "2"}},
+    }
+    answer = refused(client.update_item, "ValidationException", **update)
+    assert words in answer["Error"]["Message"]
+    refused(client.transact_write_items, "ValidationException", TransactItems=[{"Update": update}])
+    assert not get(service, table, pk)
+    return update
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("ADD #0 :a, #1 :b", "overlap"),
+        ("SET #0 = :a, #1 = :b", "overlap"),
+        ("SET #0 = :a REMOVE #1 ADD more :b", "overlap"),
+        ("ADD #0 :a ADD #1 :b", '"ADD" section can only be used once'),
+        ("SET #0 = :a ADD more :b SET #1 = :a", '"SET" section can only be used once'),
+    ],
+)
+def test_an_update_names_each_path_and_each_clause_once(
+    service: Cloud, table: str, expression: str, words: str
+) -> None:
+    client, pk = service.client("dynamodb"), fresh()
+    update = not_updated(service, table, pk, expression, words)
+    apart = {"UpdateExpression": "ADD #0 :a, #1 :b", "ExpressionAttributeNames": {"#0": "cnt", "#1": "cnt1"}}
+    client.update_item(**{**update, **apart})
+    assert get(service, table, pk)["cnt1"] == {"N": "2"}
+
+
+@pytest.mark.parametrize("expression", ["SET #0.part = :a, #1 = :b", "SET #0[0] = :a, #1[0].part = :b"])
+def test_no_path_of_an_update_holds_another(service: Cloud, table: str, expression: str) -> None:
+    not_updated(service, table, fresh(), expression, "overlap")
+
+
 def test_a_reserved_word_needs_a_placeholder(service: Cloud, table: str) -> None:
     client, pk = service.client("dynamodb"), fresh()
     values = {":v": {"S": "v"}}
