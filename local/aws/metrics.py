@@ -1,7 +1,7 @@
 """CloudWatch metrics: data points, EMF, GetMetricData with expressions.
 
 Points live in MiniStack's store, so that its ListMetrics and PutMetricData stay in use; they are written
-under one lock, and equal values of one second are one point with a count, so that memory stays flat.
+under one lock and kept until the end. Equal values of one second are one point with a count.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, request_scope
@@ -23,9 +22,15 @@ from local.aws.metric_math import Series
 
 Dimensions = Mapping[str, str]
 Key = tuple[str, str, str]
-# Embedded metric format specification, limits.
-EMF_METRICS, EMF_DIMENSIONS, EMF_VALUES, EMF_TEXT = 100, 30, 100, 1024
-PAST, FUTURE = 14 * 86_400, 2 * 3600  # seconds from now that a point may have (PutMetricData, API reference)
+EMF_METRICS, EMF_VALUES, DIMENSIONS = 100, 100, 30  # embedded metric format, specification
+# API reference of PutMetricData and MetricDatum: seconds from now that a point may have, and its value.
+PAST, FUTURE, MOST = 14 * 86_400, 2 * 3600, 2.0**360
+# CloudWatch user guide, Metrics concepts; AWS/ is for AWS's own.
+NAMESPACE = re.compile(r"(?!AWS/|:| *$)[A-Za-z0-9._/#: -]{1,255}")
+NAME, TEXT = re.compile("(?!:| *$)[ -~]{1,255}"), re.compile("(?! *$)[ -~]{1,1024}")  # of a Dimension
+UNIT = re.compile(
+    "((Micro|Milli)s|S)econds|Percent|None|(Count|B(yte|it)s|(Kilo|Mega|Giga|Tera)(byte|bit)s)(/Second)?"
+)
 MOST_QUERIES = 500  # GetMetricData
 STATISTIC = re.compile(r"SampleCount|Sum|Average|Minimum|Maximum|p\d{1,2}(\.\d+)?|p100")
 
@@ -59,29 +64,35 @@ def record_emf(message: str, group: str) -> None:
 
 def _emf_values(line: Any) -> Iterator[tuple[str, str, Dimensions, float, str, list[float]]]:
     at = line["_aws"]["Timestamp"] / 1000
-    _must(-PAST <= at - clock.now() <= FUTURE)
     for directive in line["_aws"]["CloudWatchMetrics"]:
-        _must(len(directive["Metrics"]) <= EMF_METRICS)
         for names in directive["Dimensions"]:
             dimensions = {name: line[name] for name in names}
-            _must(len(dimensions) <= EMF_DIMENSIONS and all(map(_is_dimension, dimensions.values())))
             for metric in directive["Metrics"]:
                 found = line[metric["Name"]]
                 values = found if isinstance(found, list) else [found]
-                _must(len(values) <= EMF_VALUES and not any(isinstance(value, bool) for value in values))
-                _must(all(isinstance(value, int | float) and isfinite(value) for value in values))
+                few = len(directive["Metrics"]) <= EMF_METRICS and len(values) <= EMF_VALUES
+                if not few or metric.get("StorageResolution", 60) not in (1, 60):
+                    raise ValueError("not as the specification of the embedded metric format says")
                 unit = metric.get("Unit", "None")
+                _check(directive["Namespace"], metric["Name"], dimensions, at, unit, values)
                 yield directive["Namespace"], metric["Name"], dimensions, at, unit, values
 
 
-def _must(holds: bool) -> None:
-    if not holds:
-        raise ValueError("not as the specification of the embedded metric format says")
-
-
-def _is_dimension(value: object) -> bool:
-    """Return whether CloudWatch takes it as a dimension's value (Dimension, API reference)."""
-    return isinstance(value, str) and value.isascii() and 0 < len(value.strip()) <= len(value) <= EMF_TEXT
+def _check(
+    namespace: str, name: str, dimensions: Dimensions, at: float, unit: str, values: Sequence[float]
+) -> None:
+    """Refuse what is no data point of CloudWatch's, naming the parameters that are wrong."""
+    holds = {
+        "Namespace": NAMESPACE.fullmatch(namespace),
+        "MetricName": 0 < len(name) <= 255,
+        "Dimensions": len(dimensions) <= DIMENSIONS
+        and all(NAME.fullmatch(key) and TEXT.fullmatch(value) for key, value in dimensions.items()),
+        "Timestamp": -PAST <= at - clock.now() <= FUTURE,
+        "Unit": UNIT.fullmatch(unit),
+        "Value": all(type(value) in (int, float) and -MOST <= value <= MOST for value in values),
+    }
+    if wrong := [parameter for parameter, sound in holds.items() if not sound]:
+        raise ValueError(f"The value is invalid for parameter {', '.join(wrong)}")
 
 
 def _store(
@@ -218,7 +229,20 @@ def install() -> None:
             results.append({**result, "Timestamps": [cloudwatch._ts_iso(at) for at in times]})
         return cloudwatch._json_ok({"MetricDataResults": results})
 
-    cloudwatch._store_datum = _store
+    received: list[Any] = []
+
+    @around(cloudwatch, "_put_metric_data", invalid="InvalidParameterValue")
+    def put_metric_data(stock: Any, *request: Any) -> Any:
+        received.clear()
+        answer = stock(*request)
+        for namespace, name, dimensions, at, unit, value, values, _, statistics in received:
+            each = [*(statistics or {}).values(), *([value or 0] if values is None else values)]
+            _check(namespace, name, dimensions, at, unit, each)  # none is stored unless all are sound
+        for datum in received:
+            _store(*datum)
+        return answer
+
+    cloudwatch._store_datum = lambda *datum: received.append(datum)
     cloudwatch.record_metric = record
     cloudwatch._evict_old_metrics = lambda: None  # it rebuilds every list on each request, without a lock
     cloudwatch._evaluate_all_alarms = lambda: None  # `alarms` does, on new data

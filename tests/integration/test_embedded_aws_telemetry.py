@@ -116,6 +116,19 @@ def valued(value: object) -> Callable[[str], dict[str, Any]]:
     return lambda space: emf(space, [["E"]], E="e", done=value)
 
 
+def named(**changes: object) -> Callable[[str], dict[str, Any]]:
+    """Change the directive, or its metric."""
+
+    def line(space: str) -> dict[str, Any]:
+        made = emf(space, [["E"]], E="e", done=1)
+        (directive,) = made["_aws"]["CloudWatchMetrics"]
+        for name, value in changes.items():
+            (directive if name == "Namespace" else directive["Metrics"][0])[name] = value
+        return made
+
+    return line
+
+
 def without(member: str) -> Callable[[str], dict[str, Any]]:
     def line(space: str) -> dict[str, Any]:
         made = emf(space, [["E"]], E="e", done=1)
@@ -129,7 +142,8 @@ def without(member: str) -> Callable[[str], dict[str, Any]]:
 # "Specification: Embedded metric format", https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
 # CloudWatch_Embedded_Metric_Format_Specification.html: 100 metrics, 30 dimensions, 100 values, 1,024
 # characters, targets that are there and of their type. API reference of Dimension: ASCII, not only spaces; of
-# PutMetricData: two weeks back, two hours ahead, no special values.
+# PutMetricData: two weeks back, two hours ahead, no special values, none beyond 2^360; of MetricDatum: units
+# and resolutions. User guide, "Metrics concepts": the characters of a namespace; AWS/ is reserved.
 @pytest.mark.parametrize(
     ("line", "metrics"),
     [
@@ -151,6 +165,15 @@ def without(member: str) -> Callable[[str], dict[str, Any]]:
         (valued(True), 0),
         (valued([[1]]), 0),
         (valued(float("nan")), 0),
+        (valued(float("-inf")), 0),
+        (valued(2.3e108), 1),
+        (valued(-2.4e108), 0),
+        (dimensioned(1, "a\tb"), 0),
+        (named(Unit="Kilobytes/Second", StorageResolution=1), 1),
+        (named(Unit="Dollars"), 0),
+        (named(Unit="count"), 0),
+        (named(StorageResolution=5), 0),
+        *((named(Namespace=one), 0) for one in ("AWS/Foo", "a b|c", ":a", " ", "", "n" * 256)),
         (aged(14 * DAY - MINUTE), 1),
         (aged(14 * DAY + MINUTE), 0),
         (aged(MINUTE - 2 * HOUR), 1),
@@ -172,6 +195,32 @@ def test_emf_that_breaks_a_limit_makes_no_metric_and_is_counted(
     assert errors["e"] == (None if metrics else 1)
     (stored,) = logs.filter_log_events(logGroupName=group)["events"]
     assert stored["message"] == events[0]["message"], "the line is kept"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameter"),
+    [
+        ({"Value": float("nan")}, "Value"),
+        ({"Value": 1e200}, "Value"),
+        ({"Values": [1, float("inf")]}, "Value"),
+        ({"StatisticValues": {"SampleCount": 1, "Sum": 1e200, "Minimum": 1, "Maximum": 1}}, "Value"),
+        ({"Timestamp": time.time() - 21 * DAY}, "Timestamp"),
+        ({"Timestamp": time.time() + 3 * HOUR}, "Timestamp"),
+        ({"Dimensions": [{"Name": f"d{n}", "Value": "v"} for n in range(31)]}, "Dimensions"),
+        ({"Dimensions": [{"Name": ":d", "Value": "v"}]}, "Dimensions"),
+        ({"Unit": "Dollars"}, "Unit"),
+        ({"Namespace": "AWS/Foo"}, "Namespace"),
+    ],
+)
+def test_put_metric_data_takes_all_or_none(aws: EmbeddedAws, changes: dict[str, Any], parameter: str) -> None:
+    cloudwatch, space = aws.client("cloudwatch"), aws.name("Space")
+    namespace, wrong = changes.get("Namespace", space), {n: v for n, v in changes.items() if n != "Namespace"}
+    with pytest.raises(ClientError, match="InvalidParameterValue") as caught:
+        cloudwatch.put_metric_data(
+            Namespace=namespace, MetricData=[{"MetricName": "m", "Value": 1}, {"MetricName": "m", **wrong}]
+        )
+    assert parameter in str(caught.value)
+    assert not cloudwatch.list_metrics(Namespace=namespace)["Metrics"]
 
 
 def test_lines_that_are_no_json_are_counted_apart(aws: EmbeddedAws) -> None:
