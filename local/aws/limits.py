@@ -9,6 +9,8 @@ from typing import Any
 from ministack.core.responses import error_response_json, json_response
 from ministack.services import eventbridge, lambda_svc
 
+from local.aws.around import Function, around
+
 PUT_EVENTS_BYTES = 1_048_576  # PutEvents, API reference: all entries together
 PAYLOAD_BYTES = {"Event": 1_048_576}  # Lambda quotas, invocation payload; other kinds:
 SYNCHRONOUS_PAYLOAD_BYTES = 6_291_456
@@ -37,41 +39,38 @@ def _problem(entry: Mapping[str, Any]) -> dict[str, str] | None:
 
 def install() -> None:
     """Put our checks in front of MiniStack's."""
-    stock_put, stock_invoke = eventbridge._put_events, lambda_svc._invoke
-    stock_permission = lambda_svc._add_permission
 
-    def put_events(data: dict[str, Any], *more: Any, **options: Any) -> Any:
+    @around(eventbridge, "_put_events", invalid="ValidationException")
+    def put_events(stock: Function, data: dict[str, Any], *more: Any, **options: Any) -> Any:
         entries = data.get("Entries") or []
         if sum(map(_size, entries)) > PUT_EVENTS_BYTES:
-            text = "Total size of the entries in the request is over the limit."
-            return error_response_json("ValidationException", text, 400)
+            raise ValueError("Total size of the entries in the request is over the limit.")
         problems = [_problem(entry) for entry in entries]
         if len(entries) > 10 or not any(problems):
-            return stock_put(data, *more, **options)
+            return stock(data, *more, **options)
         sound = [entry for entry, problem in zip(entries, problems, strict=True) if not problem]
-        put = iter(json.loads(stock_put({**data, "Entries": sound}, *more, **options)[2])["Entries"])
+        put = iter(json.loads(stock({**data, "Entries": sound}, *more, **options)[2])["Entries"])
         results = [problem or next(put) for problem in problems]
         failed = sum("ErrorCode" in result for result in results)
         return json_response({"FailedEntryCount": failed, "Entries": results})
 
-    async def invoke(name: str, event: Any, headers: Mapping[str, str], *more: Any, **options: Any) -> Any:
+    @around(lambda_svc, "_invoke")
+    async def invoke(
+        stock: Function, name: str, event: Any, headers: Mapping[str, str], *more: Any, **options: Any
+    ) -> Any:
         kind = headers.get("x-amz-invocation-type", "RequestResponse")
         most, size = PAYLOAD_BYTES.get(kind, SYNCHRONOUS_PAYLOAD_BYTES), int(headers.get("content-length", 0))
         if size > most:
             text = f"{size} byte payload is too large for the {kind} invocation type (limit {most} bytes)"
             return error_response_json("RequestTooLargeException", text, 413)
-        return await stock_invoke(name, event, headers, *more, **options)
+        return await stock(name, event, headers, *more, **options)
 
-    def add_permission(name: str, *arguments: Any, **options: Any) -> Any:
-        answer = stock_permission(name, *arguments, **options)
+    @around(lambda_svc, "_add_permission", invalid="PolicyLengthExceededException")
+    def add_permission(stock: Function, name: str, *arguments: Any, **options: Any) -> Any:
+        answer = stock(name, *arguments, **options)
         if answer[0] == 201:
             policy = lambda_svc._functions[name]["policy"]
             if (size := len(json.dumps(policy, separators=(",", ":")))) > POLICY_BYTES:
                 policy["Statement"].pop()
-                text = f"The final policy size ({size}) is bigger than the limit ({POLICY_BYTES})."
-                return error_response_json("PolicyLengthExceededException", text, 400)
+                raise ValueError(f"The final policy size ({size}) is bigger than the limit ({POLICY_BYTES}).")
         return answer
-
-    eventbridge._put_events = put_events
-    lambda_svc._invoke = invoke
-    lambda_svc._add_permission = add_permission
