@@ -98,7 +98,7 @@ class AgentsStack(Stack):
             memory_size=512,
             environment=self._variables(),
         )
-        agent.grant_model(self._settings.model_id)
+        agent.grant_model(self._settings.model_id, streaming=False)
         return agent
 
     def _variables(self) -> dict[str, str]:
@@ -125,7 +125,7 @@ class AgentsStack(Stack):
             )
             # Without it S3 answers 403 instead of 404 for a document that nobody has filed yet.
             allow(agent.role, ["s3:ListBucket"], [self.evidence.bucket_arn])
-            if self.source:
+            if self.source and agent is not self.manager:
                 source = self.source.bucket.arn_for_objects(self.source.s3_object_key)
                 allow(agent.role, ["s3:GetObject"], [source])
         self.sandbox.allow_invoke(self.qa.role)

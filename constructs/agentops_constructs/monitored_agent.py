@@ -12,7 +12,6 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_lambda_destinations as destinations
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -23,7 +22,7 @@ from . import bundling
 from .handler_check import check_handler
 from .monitoring_plane import PlaneBase
 from .naming import check_agent_name
-from .roles import allow_model, allow_network_interfaces, function_role
+from .roles import FailedEvents, allow_model, allow_network_interfaces, function_role
 from .validation import TreeValidation, acknowledge
 
 WRAPPER = "agentops_monitoring.wrapper.handler"
@@ -111,7 +110,7 @@ class MonitoredAgent(Construct):
             "memory_size": 256,
             "timeout": Duration.seconds(60),
             "logging_format": lambda_.LoggingFormat.JSON,
-            "on_failure": destinations.SqsDestination(self.failed_events),
+            "on_failure": FailedEvents(self.failed_events),
             "role": None,
             **function_props,
         }
@@ -165,9 +164,12 @@ class MonitoredAgent(Construct):
         """Allow a principal to invoke the agent."""
         return self.function.grant_invoke(grantee)
 
-    def grant_model(self, model_id: str) -> None:
-        """Allow the agent to call one Bedrock model: its id, an inference profile's id, or an ARN."""
-        allow_model(self, self.role, model_id)
+    def grant_model(self, model_id: str, *, streaming: bool = True) -> None:
+        """Allow the agent to call one Bedrock model: its id, an inference profile's id, or an ARN.
+
+        Without `streaming` answers come in one piece only (`Converse`, `InvokeModel`).
+        """
+        allow_model(self, self.role, model_id, streaming=streaming)
 
     def _role(self, given: iam.IRole | None, *, in_vpc: bool) -> iam.IRole:
         if given is not None:

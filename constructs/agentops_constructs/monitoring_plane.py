@@ -22,7 +22,7 @@ from agentops_monitoring.ledger.parse import TERMS as ledger_terms
 
 from .metrics import MetricFactory
 from .naming import Names
-from .plane_functions import INDEXES, PlaneFunctions
+from .plane_functions import PlaneFunctions
 from .validation import TreeValidation, acknowledge
 
 
@@ -281,7 +281,7 @@ class MonitoringPlane(PlaneBase):
             dynamodb.GlobalSecondaryIndexPropsV2(
                 index_name=index, partition_key=key(f"{index}pk"), sort_key=key(f"{index}sk")
             )
-            for index in INDEXES
+            for index in ("gsi1", "gsi2")
         ]
         return dynamodb.TableV2(
             self,

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aws_cdk import Duration
-from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import ArnFormat, Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_lambda_destinations as destinations
-from aws_cdk import aws_lambda_event_sources as event_sources
 from aws_cdk import aws_logs as logs
-from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from . import bundling
-from .roles import (
-    BATCH_WRITE_ITEMS,
-    PUT_ITEMS,
-    READ_ITEMS,
-    UPDATE_ITEMS,
-    allow,
-    allow_items,
-    function_role,
-)
+from .roles import FailedBatches, FailedEvents, allow, allow_items, function_role
 
 PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export")
-# Of both event tables; the ledger is read by key alone.
-INDEXES = ("gsi1", "gsi2")
 
 if TYPE_CHECKING:
     from .monitoring_plane import MonitoringPlane
@@ -45,41 +31,41 @@ class PlaneFunctions(Construct):
         self._plane = plane
         self.all: list[lambda_.Function] = []
         code = bundling.code(self, bundling.plane_bundle())
-        events_table, decisions, ledger = self._tables = (
-            plane.monitoring_table,
-            plane.decisions_table,
-            plane.ledger_table,
-        )
+        events_table, decisions, ledger = plane.monitoring_table, plane.decisions_table, plane.ledger_table
 
         self.ingest = self._function(
             "ingest", code, memory=512, timeout=60, concurrency=ingest_concurrency,
             about="Writes the agents' lines to the tables, once each, and prints cost metrics",
             environment={"DEAD_LETTER_QUEUE_URL": plane.dead_letter_queue.queue_url},
         )  # fmt: skip
-        self._grant(self.ingest, (events_table, decisions), PUT_ITEMS)
-        self._grant(self.ingest, (ledger,), (*READ_ITEMS, *PUT_ITEMS, *UPDATE_ITEMS, *BATCH_WRITE_ITEMS))
-        plane.dead_letter_queue.grant_send_messages(self.ingest)
+        role = _role(self.ingest)
+        for table in (events_table, decisions):
+            allow_items(role, table, "PutItem")
+        allow_items(role, ledger, "BatchGetItem", "BatchWriteItem", "PutItem", "Query", "UpdateItem")
         # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
-        self.ingest.configure_async_invoke(on_failure=destinations.SqsDestination(plane.dead_letter_queue))
+        self.ingest.configure_async_invoke(on_failure=FailedEvents(plane.dead_letter_queue))
 
         self.gauges = self._function(
             "gauges", code, memory=256, timeout=30, about="Prints the spend of the day, each minute"
         )
-        self._grant(self.gauges, (ledger,), READ_ITEMS)
+        allow_items(_role(self.gauges), ledger, "Query")
         self._every(Duration.minutes(1), self.gauges)
 
         self.analyze = self._function(
             "analyze", code, memory=512, timeout=120, about="Looks for lost messages, loops and anomalies"
         )
-        self._grant(self.analyze, self._tables, READ_ITEMS)
-        self._grant(self.analyze, (ledger,), UPDATE_ITEMS)
+        # Events of a type; the ledger also holds how far it has come, and data too large for one item.
+        allow_items(_role(self.analyze), events_table, "Query", index="gsi2")
+        allow_items(_role(self.analyze), ledger, "GetItem", "Query", "UpdateItem")
         plane.event_bus.grant_put_events_to(self.analyze)
         self._every(Duration.minutes(5), self.analyze)
 
         self.widgets = self._function(
             "widgets", code, memory=512, timeout=30, about="Draws the dashboards' custom widgets"
         )
-        self._grant(self.widgets, self._tables, READ_ITEMS)
+        allow_items(_role(self.widgets), ledger, "Query")
+        allow_items(_role(self.widgets), decisions, "GetItem")
+        allow_items(_role(self.widgets), decisions, "Query", index="gsi1")
 
         self.export = self._export(plane.agentops_api_key_secret) if plane.agentops_api_key_secret else None
 
@@ -142,15 +128,6 @@ class PlaneFunctions(Construct):
             targets=[targets.LambdaFunction(function, retry_attempts=0)],
         )
 
-    def _grant(
-        self, function: lambda_.Function, tables: Sequence[dynamodb.TableV2], actions: Sequence[str]
-    ) -> None:
-        assert function.role is not None
-        for table in tables:
-            indexed = table is not self._plane.ledger_table and "dynamodb:Query" in actions
-            indexes = INDEXES if indexed else ()
-            allow_items(function.role, table, actions, indexes=indexes)
-
     def _export(self, secret_name: str) -> lambda_.Function:
         plane = self._plane
         code = bundling.code(self, bundling.export_bundle(for_host=bundling.for_host(self)))
@@ -165,14 +142,22 @@ class PlaneFunctions(Construct):
                 "AGENTOPS_INSTRUMENT_LLM_CALLS": "false",
             },
         )  # fmt: skip
-        secretsmanager.Secret.from_secret_name_v2(self, "ApiKey", secret_name).grant_read(function)
+        role = _role(function)
+        secret = Stack.of(self).format_arn(
+            service="secretsmanager",
+            resource="secret",
+            # Secrets Manager adds six characters to a name.
+            resource_name=f"{secret_name}-??????",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        allow(role, ["secretsmanager:GetSecretValue"], [secret])
         # What an event's item leaves out: a decision's reasoning chain, and data too large for one item.
-        self._grant(function, (plane.decisions_table, plane.ledger_table), READ_ITEMS)
+        allow_items(role, plane.decisions_table, "BatchGetItem")
+        allow_items(role, plane.ledger_table, "Query")
         stream_arn = plane.monitoring_table.table_stream_arn
         assert stream_arn is not None
-        assert function.role is not None
         read = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
-        allow(function.role, [f"dynamodb:{action}" for action in read], [stream_arn])
+        allow(role, [f"dynamodb:{action}" for action in read], [stream_arn])
         function.add_event_source_mapping(
             "Stream",
             event_source_arn=stream_arn,
@@ -186,6 +171,11 @@ class PlaneFunctions(Construct):
             max_record_age=Duration.hours(20),
             # Expired items leave deletions in the stream.
             filters=[lambda_.FilterCriteria.filter({"eventName": lambda_.FilterRule.is_equal("INSERT")})],
-            on_failure=event_sources.SqsDlq(plane.dead_letter_queue),
+            on_failure=FailedBatches(plane.dead_letter_queue),
         )
         return function
+
+
+def _role(function: lambda_.Function) -> iam.IRole:
+    assert function.role is not None
+    return function.role

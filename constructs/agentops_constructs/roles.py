@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jsii
 from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
-from constructs import Construct
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct, IConstruct
 
 from .validation import acknowledge
 
-READ_ITEMS = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query")
-PUT_ITEMS = ("dynamodb:PutItem",)
-# A batch of puts is an action of its own, where a transaction is judged by the actions in it.
-BATCH_WRITE_ITEMS = ("dynamodb:BatchWriteItem",)
-UPDATE_ITEMS = ("dynamodb:UpdateItem",)
 # What Lambda does with the role of a function in a VPC, on resources that exist only then:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
 NETWORK_INTERFACES = (
@@ -74,13 +72,53 @@ def allow(
             acknowledge(role, f"AwsSolutions-IAM5[Resource::{shown}]", why_wildcard)
 
 
-def allow_items(
-    role: iam.IRole, table: dynamodb.ITableV2, actions: Sequence[str], *, indexes: Sequence[str] = ()
-) -> None:
-    """Allow actions on the items of a table, and queries of the indexes that are named."""
-    allow(role, actions, [table.table_arn])
-    if indexes:
-        allow(role, ["dynamodb:Query"], [f"{table.table_arn}/index/{index}" for index in indexes])
+def allow_items(role: iam.IRole, table: dynamodb.ITableV2, *actions: str, index: str = "") -> None:
+    """Allow DynamoDB's actions on the items of a table, or of an index of it.
+
+    A batch of puts is an action of its own, where a transaction is judged by the actions in it.
+    """
+    arn = f"{table.table_arn}/index/{index}" if index else table.table_arn
+    allow(role, [f"dynamodb:{action}" for action in actions], [arn])
+
+
+def _allow_sending(function: lambda_.IFunction, queue: sqs.IQueue) -> str:
+    if function.role is not None:
+        allow(function.role, ["sqs:SendMessage"], [queue.queue_arn])
+    return queue.queue_arn
+
+
+@jsii.implements(lambda_.IDestination)
+class FailedEvents:
+    """Takes the events that a function fails on; the CDK's own destination grants more than to send."""
+
+    def __init__(self, queue: sqs.IQueue) -> None:
+        self._queue = queue
+
+    def bind(
+        self,
+        scope: IConstruct,  # noqa: ARG002 - the CDK's signature
+        fn: lambda_.IFunction,
+        *,
+        type: lambda_.DestinationType,  # noqa: ARG002
+    ) -> lambda_.DestinationConfig:
+        """Allow the function to send, and return the queue's ARN."""
+        return lambda_.DestinationConfig(destination=_allow_sending(fn, self._queue))
+
+
+@jsii.implements(lambda_.IEventSourceDlq)
+class FailedBatches:
+    """Takes word of the batches of a stream that a function fails on; otherwise as `FailedEvents`."""
+
+    def __init__(self, queue: sqs.IQueue) -> None:
+        self._queue = queue
+
+    def bind(
+        self,
+        target: lambda_.IEventSourceMapping,  # noqa: ARG002 - the CDK's signature
+        target_handler: lambda_.IFunction,
+    ) -> lambda_.DlqDestinationConfig:
+        """Allow the function to send, and return the queue's ARN."""
+        return lambda_.DlqDestinationConfig(destination=_allow_sending(target_handler, self._queue))
 
 
 def allow_network_interfaces(role: iam.IRole) -> None:
@@ -88,8 +126,10 @@ def allow_network_interfaces(role: iam.IRole) -> None:
     allow(role, NETWORK_INTERFACES, ["*"], why_wildcard="Lambda makes them before they have an ARN")
 
 
-def allow_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
+def allow_model(scope: Construct, role: iam.IRole, model_id: str, *, streaming: bool = True) -> None:
     """Allow calls of one Bedrock model, given as a model id, an inference profile's id or an ARN.
+
+    Without `streaming` answers come in one piece only.
 
     A cross-region profile (`us.`, `eu.`, `global.`, …) needs the model behind it as well, in each region that
     it may route to, which only a wildcard in the region covers:
@@ -102,14 +142,15 @@ def allow_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
     is_arn = model_id.startswith("arn:")
     kind, _, name = model_id.split(":", 5)[-1].partition("/") if is_arn else ("", "", model_id)
     prefix, _, model = name.partition(".")
+    actions = ["bedrock:InvokeModel", *(["bedrock:InvokeModelWithResponseStream"] if streaming else [])]
     if kind == "application-inference-profile":
-        _allow_calls(role, [model_id])
-        _allow_calls(role, [f"{behind}/*"], {"ArnEquals": {"bedrock:InferenceProfileArn": model_id}})
+        _allow_calls(role, actions, [model_id])
+        _allow_calls(role, actions, [f"{behind}/*"], {"ArnEquals": {"bedrock:InferenceProfileArn": model_id}})
     elif prefix in _PROFILE_PREFIXES and "." in model:
         own = stack.format_arn(service="bedrock", resource="inference-profile", resource_name=name)
-        _allow_calls(role, [model_id if is_arn else own, f"{behind}/{model}"])
+        _allow_calls(role, actions, [model_id if is_arn else own, f"{behind}/{model}"])
     elif is_arn:
-        _allow_calls(role, [model_id])
+        _allow_calls(role, actions, [model_id])
     else:
         foundation = stack.format_arn(
             service="bedrock",
@@ -118,15 +159,18 @@ def allow_model(scope: Construct, role: iam.IRole, model_id: str) -> None:
             resource_name=model_id,
             arn_format=ArnFormat.SLASH_RESOURCE_NAME,
         )
-        _allow_calls(role, [foundation])
+        _allow_calls(role, actions, [foundation])
 
 
 def _allow_calls(
-    role: iam.IRole, resources: Sequence[str], conditions: Mapping[str, Mapping[str, str]] | None = None
+    role: iam.IRole,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     allow(
         role,
-        ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
+        actions,
         resources,
         why_wildcard="a cross-region profile needs its model in every region that it routes to",
         conditions=conditions,

@@ -213,6 +213,7 @@ def test_a_model_comes_with_what_is_behind_it(
         assert re.search(pattern + '("|$)', text), text
     # Behind a profile that does not name its model is any model, but through that profile alone.
     for each in granted:
+        assert each["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
         is_any = json.dumps(each["Resource"]).endswith('foundation-model/*"]]}')
         assert is_any == (condition in json.dumps(each.get("Condition")) if condition else False)
 

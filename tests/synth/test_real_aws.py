@@ -14,22 +14,21 @@ from .conftest import EVERYTHING, Resource, Templates, listed, synthesized
 
 LAMBDA, POLICY, RULE = "AWS::Lambda::Function", "AWS::IAM::Policy", "AWS::Events::Rule"
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
-READ = {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"}
-QUEUE = {"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}
-MODEL = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+SEND = {"sqs:SendMessage"}
 CASE_FILE = {"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
-AGENT = LOGS | QUEUE | MODEL | CASE_FILE | {"events:PutEvents"}
-# What each function calls, read from its code.
+AGENT = LOGS | SEND | CASE_FILE | {"bedrock:InvokeModel", "events:PutEvents"}
+# What each function calls, read from its code, and Lambda under its role; nothing that it could do without.
 CALLS = {
-    "ingest": LOGS | QUEUE | READ | {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem"},
-    "gauges": LOGS | READ,
-    "analyze": LOGS | READ | {"dynamodb:UpdateItem", "events:PutEvents"},
-    "widgets": LOGS | READ,
+    "ingest": LOGS
+    | SEND
+    | {f"dynamodb:{name}" for name in ("BatchGetItem", "BatchWriteItem", "PutItem", "Query", "UpdateItem")},
+    "gauges": LOGS | {"dynamodb:Query"},
+    "analyze": LOGS | {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "events:PutEvents"},
+    "widgets": LOGS | {"dynamodb:GetItem", "dynamodb:Query"},
     "export": LOGS
-    | QUEUE
-    | READ
-    | {f"dynamodb:{name}" for name in ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")}
-    | {"secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"},
+    | SEND
+    | {"dynamodb:BatchGetItem", "dynamodb:Query", "secretsmanager:GetSecretValue"}
+    | {f"dynamodb:{name}" for name in ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")},
     "manager": AGENT | {"cloudwatch:GetMetricData", "logs:FilterLogEvents"},
     "engineer": AGENT,
     "qa": AGENT | {"lambda:InvokeFunction"},
