@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import operator
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -27,8 +28,13 @@ TICK = 1.0  # seconds between evaluations without new data
 PAUSE = 0.05  # seconds in which new data gathers
 MINUTE = 60
 ACTIONS = {"ALARM": "AlarmActions", "OK": "OKActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
+MISSING = ("missing", "ignore", "breaching", "notBreaching")
+ID = re.compile("[a-z][A-Za-z0-9_]{,254}")
 SPARE_PERIODS = 2  # CloudWatch looks at a few periods more than it evaluates (Alarm user guide, missing data)
-UNSERVED = ("ThresholdMetricId", "EvaluateLowSampleCountPercentile", "EvaluationCriteria", "Unit")
+UNSERVED = (
+    "ThresholdMetricId", "EvaluateLowSampleCountPercentile", "EvaluationCriteria", "Unit",
+    "EvaluationWindow", "WarmUpConfiguration", "ActionConfiguration",
+)  # fmt: skip
 FUNCTION_CALLER = "lambda.alarms.cloudwatch.amazonaws.com"
 _COMPARE = {
     "GreaterThanOrEqualToThreshold": operator.ge,
@@ -147,18 +153,27 @@ def _check(name: str, alarm: Mapping[str, Any]) -> None:
     """Refuse what is not served, and what could not be evaluated."""
     queries = _queries(alarm)
     periods = {metrics.period_of(query) for query in queries if "MetricStat" in query or "Period" in query}
-    unserved = [one for one in UNSERVED if alarm.get(one)]
+    parts = [alarm, *(query.get("MetricStat") or {} for query in queries)]
+    unserved = [one for one in UNSERVED if any(part.get(one) for part in parts)]
     actions = [str(arn) for kind in ACTIONS.values() for arn in alarm.get(kind) or []]
     unserved += [arn for arn in actions if arn.split(":")[2:3] not in (["sns"], ["lambda"])]
     unserved += [] if alarm.get("ComparisonOperator") in _COMPARE else [str(alarm.get("ComparisonOperator"))]
     unserved += [f"a period of {one} seconds" for one in periods if one % MINUTE]
     if unserved:
         raise ValueError(f"local AWS: alarm {name}: not served: {', '.join(unserved)}")
-    if len(periods) != 1:
-        raise ValueError("Period must be the same in all metrics")
-    if sum(query.get("ReturnData", True) for query in queries) != 1:
-        raise ValueError("exactly one element of the metrics list should return data")
     metrics.evaluate(queries, 0, MINUTE)  # names an unknown id, statistic or function
+    missing = alarm.get("TreatMissingData", "missing")
+    returned = sum(query.get("ReturnData", True) for query in queries)
+    holds = {  # PutMetricAlarm and MetricDataQuery, API reference
+        "AlarmName must have 1 to 255 characters": 0 < len(name) <= 255,
+        f"TreatMissingData must be one of {', '.join(MISSING)}": missing in MISSING,
+        "each state has at most 5 actions": all(len(alarm.get(kind) or []) <= 5 for kind in ACTIONS.values()),
+        "an Id begins with a lower-case letter": all(ID.fullmatch(query["Id"]) for query in queries),
+        "Period must be given, and the same in all metrics": len(periods) == 1,
+        "exactly one element of the metrics list should return data": returned == 1,
+    }
+    if wrong := [what for what, sound in holds.items() if not sound]:
+        raise ValueError("; ".join(wrong))
 
 
 def _act(alarm: dict[str, Any], old: str, new: str, reason: str) -> list[str]:

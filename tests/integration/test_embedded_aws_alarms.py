@@ -282,6 +282,7 @@ BAND = {
         ({"ComparisonOperator": "LessThanLowerThreshold"}, "LessThanLowerThreshold"),
         ({"EvaluateLowSampleCountPercentile": "ignore"}, "EvaluateLowSampleCountPercentile"),
         ({"Metrics": [], "Namespace": "n", "MetricName": "m", "Period": 60, "Unit": "Count"}, "Unit"),
+        (asked(Unit="Count"), "Unit"),
         ({"AlarmActions": ["arn:aws:automate:us-east-1:ec2:stop"]}, "arn:aws:automate"),
         (asked(Period=10), "a period of 10 seconds"),
         (asked(Period=90), "a period of 90 seconds"),
@@ -293,6 +294,13 @@ BAND = {
         (math("m + x"), "unknown id: x"),
         (math("m", {**stat("n", "m"), "Id": "o", "ReturnData": True}), "exactly one"),
         (math("m + o", {**stat("n", "m", Period=300), "Id": "o"}), "the same in all metrics"),
+        ({"Metrics": [{"Id": "e", "Expression": "SEARCH('{n}', 'Sum', 60)"}]}, "SEARCH"),
+        ({"Metrics": [{"Id": "e", "Expression": "1 + 1"}]}, "Period must be given"),
+        (math("m + M", {**stat("n", "m"), "Id": "M"}), "lower-case letter"),
+        ({"EvaluationWindow": {"WallClockWindow": {}}}, "EvaluationWindow"),
+        ({"TreatMissingData": "notBreeching"}, "missing, ignore, breaching, notBreaching"),
+        ({"OKActions": [f"arn:aws:sns:us-east-1:000000000000:t{n}" for n in range(6)]}, "at most 5 actions"),
+        ({"AlarmName": "n" * 256}, "255 characters"),
     ],
 )  # fmt: skip
 def test_alarms_that_can_not_be_honoured_are_refused_by_name(
