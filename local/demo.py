@@ -155,8 +155,8 @@ def _start(options: argparse.Namespace, services: Services) -> str:
     agentops = [sys.executable, "-m", "local.fake_agentops", "--port", "0", "--record", str(agentops_log)]
     agentops_url = services.start("agentops", agentops, ready="http://")
     aws = [str(ROOT / ".venv-local/bin/python"), "-m", "local.aws", "--port", str(port)]
+    aws += ["--model-url", model_url]
     for name, value in (
-        ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", model_url),
         ("AGENTOPS_API_ENDPOINT", agentops_url),
         ("AGENTOPS_EXPORTER_ENDPOINT", f"{agentops_url}/v1/traces"),
     ):

@@ -34,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--retry-seconds", type=float, default=1.0, help="before the first asynchronous retry (AWS: 60)"
     )
+    parser.add_argument("--model-url", default="", help="a server of Bedrock's API that answers model calls")
     arguments = parser.parse_args()
     for pair in arguments.function_env:
         if "=" not in pair:
@@ -103,7 +104,7 @@ async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argp
     from local.aws.gateway import Local, application
 
     variables = dict(pair.split("=", 1) for pair in arguments.function_env)
-    local = Local(endpoint, code, variables, arguments.retry_seconds)
+    local = Local(endpoint, code, variables, arguments.retry_seconds, arguments.model_url)
     _close_with_the_client()
     config = Config()
     config.bind = [f"fd://{sock.fileno()}"]

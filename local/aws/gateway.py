@@ -33,6 +33,7 @@ from local.aws import (
     limits,
     logs,
     metrics,
+    models,
     notifications,
     permissions,
     streams,
@@ -59,10 +60,17 @@ class Local:
         Added to every function's environment.
     retry_seconds
         The pause before the first asynchronous retry.
+    model_url
+        What answers Bedrock's calls; MiniStack when empty.
     """
 
     def __init__(
-        self, endpoint: str, folder: Path, function_variables: Mapping[str, str], retry_seconds: float
+        self,
+        endpoint: str,
+        folder: Path,
+        function_variables: Mapping[str, str],
+        retry_seconds: float,
+        model_url: str,
     ) -> None:
         found = version("ministack")
         if found != MINISTACK:
@@ -81,6 +89,7 @@ class Local:
         self._subscriptions = logs.install(submit)
         notifications.install(submit)
         permissions.install()
+        models.install(model_url)
         faults.install(self._faults, self.functions.environment_of)
         templates.install()
         self._alarms = alarms.install()

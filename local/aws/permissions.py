@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote
 
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
@@ -36,11 +38,15 @@ CONDITION_KEYS = frozenset(
         "aws:securetransport",
         "aws:sourceaccount",
         "aws:sourcearn",
+        "bedrock:inferenceprofilearn",
         "lambda:sourcefunctionarn",
         "s3:resourceaccount",
         "kms:viaservice",
     }
 )
+# PartiQL is judged by what its statements do, which is not known here: so, by name, refused.
+NO_ACTIONS = ("dynamodb:BatchExecuteStatement", "dynamodb:ExecuteStatement", "dynamodb:ExecuteTransaction")
+_PROFILE = re.compile(r"(global|us|us-gov|eu|apac|au|ca|jp)\.(\w+\..+)")
 
 _lock = threading.Lock()
 _calls: dict[str, dict[str, set[str]]] = {}
@@ -135,6 +141,26 @@ def check_policy(logical_id: str, document: Mapping[str, Any]) -> None:
                 raise ValueError(f"local AWS: {logical_id}: condition not supported: {', '.join(wrong)}")
 
 
+def _model(path: str, region: str) -> str:
+    """Return what a model call is judged on first: a model, or the inference profile that routes to it."""
+    name = unquote(path).removeprefix("/model/").rpartition("/")[0]
+    own, kind = (get_account_id(), "inference-profile") if _PROFILE.match(name) else ("", "foundation-model")
+    return name if name.startswith("arn:") else f"arn:aws:bedrock:{region}:{own}:{kind}/{name}"
+
+
+def _behind(profile: str, region: str) -> dict[str, str]:
+    """Return the models that a profile routes to, by the region that they are asked in: each is judged too.
+
+    Bedrock user guide, "Prerequisites for inference profiles", "Global cross-Region inference". Which other
+    regions a geography has is not known here.
+    """
+    found = _PROFILE.match(profile.partition(":inference-profile/")[2])
+    regions = {region: region, **({"unspecified": ""} if found and found[1] == "global" else {})}
+    return {
+        one: f"arn:aws:bedrock:{part}::foundation-model/{found[2]}" for one, part in regions.items() if found
+    }
+
+
 def _function_of(key: str) -> str:
     """Return the ARN of the function that a key belongs to, empty for any other key."""
     token = (sts._sessions.get(key) or {}).get("SessionToken", "")
@@ -164,11 +190,17 @@ def install() -> None:
             return stock(key, action, service, region, resource_arn, service_context)
         _record(key, action, resource_arn)
         context = {**(service_context or {}), "lambda:SourceFunctionArn": function}
+        if ":application-inference-profile/" in resource_arn:
+            text = f"local AWS: an application's inference profile is not served: {resource_arn}"
+            return iam_evaluator.AuthError("ValidationException", text)
         denied = stock(key, action, service, region, resource_arn, context)
         bucket, _, name = resource_arn.partition(":::")[2].partition("/")
         if denied is None and action == "s3:GetObject" and s3._get_object_data(bucket, name) is None:
             # Who may not list a bucket is not told that an object isn't there.
             return enforce(stock, key, "s3:ListBucket", service, region, f"arn:aws:s3:::{bucket}")
+        for asked_in, model in _behind(resource_arn, region).items():
+            context = {"bedrock:InferenceProfileArn": resource_arn}
+            denied = denied or enforce(stock, key, action, service, asked_in, model, context)
         return denied
 
     @around(iam_evaluator, "check_credentials")
@@ -189,10 +221,22 @@ def install() -> None:
             more["message"] = iam_actions.identity_denial_message(action, principal, quoted, explicit)
         return stock(service, action, principal, request_id, **more)
 
+    @around(iam_actions, "extract_iam_action")
+    def extract_iam_action(
+        stock: Callable[..., Any], service: str, method: str, path: str, *more: Any
+    ) -> Any:
+        if service == "bedrock-runtime" and path.startswith("/model/"):
+            # API_runtime_Converse and API_runtime_ConverseStream: Converse has no action of its own.
+            return f"bedrock:InvokeModel{'WithResponseStream' * path.endswith('-stream')}"
+        action = stock(service, method, path, *more)
+        return None if action in NO_ACTIONS else action
+
     @around(iam_actions, "extract_resource_arn")
     def extract_resource_arn(
         stock: Callable[..., str], service: str, method: str, path: str, headers: Any, body: bytes, *more: Any
     ) -> str:
+        if service == "bedrock-runtime" and path.startswith("/model/"):
+            return _model(path, get_region())
         found = stock(service, method, path, headers, body, *more)
         if service == "logs" and ":log-group:" in found and "Tag" not in headers.get("x-amz-target", ""):
             # AWS checks the stream, an empty one when the call names none: a grant wants `log-group:name:*`.

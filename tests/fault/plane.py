@@ -33,18 +33,20 @@ class Plane(FaultyAws):
 
     def __init__(self, services: Services, out: Path) -> None:
         self.out = out
-        variables = []
-        for name, module, record, parameters in (
-            ("model", "local.model_server", MODEL_LOG, ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"]),
-            ("agentops", "local.fake_agentops", AGENTOPS_LOG, ["AGENTOPS_API_ENDPOINT"]),
-        ):
-            command = [sys.executable, "-m", module, "--port", "0", "--record", str(out / record)]
-            url = services.start(name, command, ready="http://")
-            variables += [f"{parameter}={url}" for parameter in parameters]
-        variables.append(f"AGENTOPS_EXPORTER_ENDPOINT={url}/v1/traces")
         command = [str(PYTHON), "-m", "local.aws", "--port", "0", "--retry-seconds", "0.05"]
-        for pair in variables:
-            command += ["--function-env", pair]
+        for name, module, record, wanted in (
+            ("model", "local.model_server", MODEL_LOG, "--model-url {}"),
+            (
+                "agentops",
+                "local.fake_agentops",
+                AGENTOPS_LOG,
+                "--function-env AGENTOPS_API_ENDPOINT={0} "
+                "--function-env AGENTOPS_EXPORTER_ENDPOINT={0}/v1/traces",
+            ),
+        ):
+            server = [sys.executable, "-m", module, "--port", "0", "--record", str(out / record)]
+            url = services.start(name, server, ready="http://")
+            command += wanted.format(url).split()
         super().__init__(services.start("aws", command, ready="ready"))
         self.client("secretsmanager").create_secret(
             Name=SECRET, SecretString="0b1bd5a6-1111-4222-8333-444455556666"
