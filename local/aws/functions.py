@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import sys
+import sysconfig
 import threading
 import time
 import uuid
@@ -30,6 +31,19 @@ from local.aws.runtime_api import Environment, Outcome
 
 MOST_ENVIRONMENTS = 64  # processes over all functions; AWS's account limit is 1,000 concurrent executions
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py").read_text()
+# What Lambda's Python runtime brings: its interface client, boto3, and what these two need.
+RUNTIME = (
+    "awslambdaric", "boto3", "botocore", "dateutil", "jmespath", "python_dateutil", "runtime_client",
+    "s3transfer", "simplejson", "six", "snapshot_restore_py", "urllib3",
+)  # fmt: skip
+SAME_FOR_ALL = {
+    "LANG": "en_US.UTF-8",
+    "TZ": ":UTC",
+    "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+    "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 READY = Outcome("success", b"", 0.0)
 Record = Mapping[str, Any]
 
@@ -88,6 +102,7 @@ class Functions:
         self._endpoint = endpoint
         self._faults = faults
         self._folder = folder
+        self._runtime = _lay_out_runtime(folder / "runtime")
         self._variables = dict(variables)
         self._pools: dict[str, _Pool] = {}
         self._lock = threading.Lock()
@@ -248,9 +263,12 @@ class Functions:
         config = record["config"]
         folder = self._unpack(record.get("code_zip"))
         layers = [self._unpack(lambda_svc._resolve_layer_zip(layer)) for layer in config.get("Layers") or []]
-        stream = stream or f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
+        if not stream:  # in a log group that functions may share it names its function
+            name = config["FunctionName"]
+            name = "" if log_group(config) == f"/aws/lambda/{name}" else name
+            stream = f"{datetime.now(UTC):%Y/%m/%d}/{name}[$LATEST]{uuid.uuid4().hex}"
         self._scratch(stream).mkdir(parents=True)
-        command = [sys.executable, "-c", BOOTSTRAP, config["Handler"]]
+        command = [sys.executable, "-S", "-c", BOOTSTRAP, config["Handler"]]  # -S: no packages of the host's
         variables = self._process_variables(config, folder, layers, stream)
         environment = Environment(command, variables, folder, int(config.get("MemorySize") or 128), stream)
         environment.revision = config["RevisionId"]
@@ -266,28 +284,25 @@ class Functions:
     ) -> dict[str, str]:
         region = config["FunctionArn"].split(":")[3]
         logging = config.get("LoggingConfig") or {}
+        places = [folder, *(layer / "python" for layer in layers), self._runtime]
         variables = {
+            **SAME_FOR_ALL,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-            "LANG": "en_US.UTF-8",
-            "TZ": ":UTC",
             "HOME": str(self._scratch(stream)),  # not the user's: no ~/.aws
             "TMPDIR": str(self._scratch(stream)),
             "_HANDLER": config["Handler"],
             "LAMBDA_TASK_ROOT": str(folder),
-            "PYTHONPATH": os.pathsep.join(map(str, [folder, *(layer / "python" for layer in layers)])),
+            "LAMBDA_RUNTIME_DIR": str(self._runtime),
+            "PYTHONPATH": os.pathsep.join(map(str, places)),
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
             "AWS_LAMBDA_FUNCTION_NAME": config["FunctionName"],
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.get("MemorySize") or 128),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": log_group(config),
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
             **permissions.credentials(config, stream),
             "AWS_ENDPOINT_URL": self._endpoint,
             "AWS_ENDPOINT_URL_S3": self._endpoint,
-            "AWS_EC2_METADATA_DISABLED": "true",
         }
         if logging.get("LogFormat") == "JSON":
             variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
@@ -306,6 +321,15 @@ class Functions:
                     content.extractall(part)
                 part.rename(folder)
         return folder
+
+
+def _lay_out_runtime(folder: Path) -> Path:
+    """Link Lambda's Python runtime into a folder of its own, so that functions see no more of the host."""
+    folder.mkdir()
+    for site in {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}:
+        for path in (path for name in RUNTIME for path in site.glob(f"{name}*")):
+            (folder / path.name).symlink_to(path)
+    return folder
 
 
 def account_of(config: Record) -> contextlib.AbstractContextManager[None]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import urllib.request
+import zipfile
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import PYTHON, ROOT, EmbeddedAws
+from agentops_monitoring.ledger.parse import read_payload
+from tests.integration.conftest import ACCOUNT, PYTHON, REGION, ROOT, EmbeddedAws
 
 pytestmark = pytest.mark.xdist_group("embedded_aws")
 
 SOURCE = """
-import json, os, time
+import json, os, platform, time
 def handler(event, context):
     for number in range(event.get("lines", 0)):
         print(json.dumps({"invocation": event["invocation"], "line": number, "id": context.aws_request_id}))
@@ -25,7 +28,7 @@ def handler(event, context):
     if mode == "kill": os.kill(os.getpid(), 9)
     if mode == "sleep": time.sleep(60)
     if mode == "memory": held = bytearray(400_000_000)
-    if mode == "environment": return dict(os.environ)
+    if mode == "environment": return dict(os.environ, python=platform.python_version())
     if mode == "id": return context.aws_request_id
     return {"ok": True, "left": context.get_remaining_time_in_millis()}
 """
@@ -39,15 +42,119 @@ def report_of(aws: EmbeddedAws, function: str) -> dict[str, Any]:
     return report
 
 
-def test_environment_is_the_functions_own(aws: EmbeddedAws) -> None:
-    function = aws.function(SOURCE, Environment={"Variables": {"OWN": "value"}}, **JSON)
+@pytest.mark.parametrize("level", ["INFO", "WARN", None])
+def test_environment_is_the_functions_own(aws: EmbeddedAws, level: str | None) -> None:
+    function = aws.function(
+        SOURCE,
+        MemorySize=192,
+        Environment={"Variables": {"OWN": "value"}},
+        LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": level} if level else {"LogFormat": "Text"},
+    )
     variables, _ = aws.invoke(function, {"mode": "environment"})
-    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", variables["AWS_LAMBDA_LOG_STREAM_NAME"])
-    assert {stream for stream, _ in aws.log(function)} == {variables["AWS_LAMBDA_LOG_STREAM_NAME"]}
-    assert variables["AWS_LAMBDA_LOG_GROUP_NAME"] == f"/aws/lambda/{function}"
-    assert (variables["OWN"], variables["GIVEN"]) == ("value", "by the driver")
-    assert variables["AWS_LAMBDA_LOG_FORMAT"] == "JSON"
-    assert "VIRTUAL_ENV" not in variables
+    by_level = {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": level} if level else {}
+    # Lambda developer guide, "Defined runtime environment variables", and "Log-level filtering"
+    expected = by_level | {
+        "_HANDLER": "app.handler",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python" + ".".join(variables.pop("python").split(".")[:2]),
+        "AWS_LAMBDA_FUNCTION_NAME": function,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "192",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function}",
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "AWS_EC2_METADATA_DISABLED": "true",  # from here on ours, and the driver's
+        "AWS_ENDPOINT_URL": aws.url,
+        "AWS_ENDPOINT_URL_S3": aws.url,
+        "OWN": "value",
+        "GIVEN": "by the driver",
+    }
+    own = {name: variables.pop(name) for name in expected}
+    assert own == expected
+    stream = variables.pop("AWS_LAMBDA_LOG_STREAM_NAME")
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", stream)
+    assert {one for one, _ in aws.log(function)} == {stream}
+    variables.pop("LC_CTYPE", None)  # Python's own, where the host lacks the locale
+    keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    folders = {"LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "PYTHONPATH", "PATH", "HOME", "TMPDIR"}
+    calls = {"AWS_LAMBDA_RUNTIME_API", "_X_AMZN_TRACE_ID"}
+    assert variables.keys() ^ (keys | folders | calls) == set()
+
+
+NEEDS = """
+import importlib, os
+def handler(event, context):
+    if name := event.get("import"): return len(importlib.import_module(name).__name__)
+    if path := event.get("write"): open(os.path.expandvars(path), "w").close()
+    if path := event.get("make"): os.makedirs(os.path.expandvars(path))
+"""
+
+
+def test_a_function_has_what_lambda_brings_and_nothing_else_of_the_host(aws: EmbeddedAws) -> None:
+    function = aws.function(NEEDS)
+    for name in ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3", "awslambdaric"):
+        assert aws.invoke(function, {"import": name}) == (len(name), False)
+    for name in ("yaml", "hypercorn", "ministack", "pip", "local", "agentops_monitoring", "aws_cdk"):
+        answer, failed = aws.invoke(function, {"import": name})
+        assert (failed, answer["errorType"]) == (True, "ModuleNotFoundError"), name
+
+
+def test_code_is_read_only(aws: EmbeddedAws) -> None:
+    function = aws.function(NEEDS)
+    for event in (
+        {"write": "new"},
+        {"write": "app.py"},
+        {"write": "$LAMBDA_TASK_ROOT/new"},
+        {"write": "$LAMBDA_RUNTIME_DIR/boto3.py"},
+        {"make": "folder"},
+    ):
+        answer, failed = aws.invoke(function, event)
+        assert failed, event
+        assert "Read-only file system" in answer["errorMessage"]
+    assert aws.invoke(function, {"write": "$TMPDIR/new"}) == (None, False)
+    assert aws.invoke(function, {"make": "$TMPDIR/folder"}) == (None, False)
+
+
+MONITORED = """
+import os
+from agentops_monitoring import AgentEventType, AgentOpsMonitor
+def handler(event, context):
+    AgentOpsMonitor().record_event(AgentEventType.ISSUE_DETECTED, {"severity": "high"})
+    return os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+"""
+
+
+def test_streams_of_a_log_group_of_its_own_name_the_function(aws: EmbeddedAws) -> None:
+    """Then the line's proof hangs on the end of the stream's name: BLAKE2b takes no longer key."""
+    group, name = aws.name("/shared/group"), aws.name("f" * 50)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("app.py", MONITORED)
+        for path in (ROOT / "runtime").rglob("agentops_monitoring/**/*.py"):
+            content.write(path, path.relative_to(ROOT / "runtime"))
+    logs = aws.client("logs")
+    logs.create_log_group(logGroupName=group)
+    aws.client("lambda").create_function(
+        FunctionName=name,
+        Runtime="python3.12",
+        Handler="app.handler",
+        Role=aws.role(),
+        Code={"ZipFile": archive.getvalue()},
+        Timeout=10,
+        LoggingConfig={"LogFormat": "JSON", "LogGroup": group},
+    )
+    stream, failed = aws.invoke(name, {})
+    assert not failed, stream
+    # Lambda developer guide, "Configuring CloudWatch log groups", and the corpus of the log contract
+    assert re.fullmatch(rf"\d{{4}}/\d\d/\d\d/{name}\[\$LATEST\][0-9a-f]{{32}}", stream)
+    events = logs.filter_log_events(logGroupName=group, logStreamNames=[stream])["events"]
+    lines = [{"id": event["eventId"], **event} for event in events]
+    about = {"messageType": "DATA_MESSAGE", "owner": ACCOUNT, "logGroup": group, "logStream": stream}
+    batch = read_payload({**about, "subscriptionFilters": ["agentops|e|f|arm64"], "logEvents": lines}, REGION)
+    assert [event.type for event in batch.events] == ["issue_detected"]
+    assert (len(batch.reports), batch.rejects) == (1, [])
 
 
 @pytest.mark.parametrize(
