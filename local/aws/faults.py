@@ -5,9 +5,10 @@
 ``{"call": "dynamodb:Transact*", "by": "agentops-ingest-*", "fault": …, "when": "before"}``
     Calls by IAM action, and by the name of the function that makes them: any function unless it says so, and
     any other caller for a pattern that matches the empty name. ``throttle`` and ``error`` (5xx) answer as the
-    service does. ``timeout`` gives no answer for ``seconds``, then ends the connection. ``conflict`` is
-    another transaction's on an item. ``kill`` ends the environment that calls. ``"when": "after"`` lets the
-    call have its effect first; a throttled call and a conflict never have one.
+    service does, DynamoDB to half of the throttled transactions with reasons. ``timeout`` gives no answer for
+    ``seconds``, then ends the connection. ``conflict`` is another transaction's on an item. ``kill`` ends the
+    environment that calls. ``"when": "after"`` lets the call have its effect first; a throttled call and a
+    conflict never have one.
 ``{"invoke": "agentops-*", "fault": …}``
     What Lambda delivers: asynchronous events, log subscriptions among them, and batches of streams (who waits
     for an answer, calls). ``throttle`` refuses an attempt, ``kill`` ends one after ``seconds``. ``twice``
@@ -168,15 +169,12 @@ def _check(where: str, rule: Any) -> None:
     _expect(not unknown, f"{where}.{unknown}", f"no such field with {fault}", rule)
 
 
-def _conflict(rule: Rule, action: str, body: bytes) -> Any:
-    """Return the answer to a write on an item that another transaction holds, some items of a transaction."""
-    told = "Transaction is ongoing for the item"
-    if action in WRITES:
-        return error_response_json("TransactionConflictException", told, 400)
+def _cancelled(rule: Rule, body: bytes) -> Any:
+    """Return the answer to a transaction that the fault cancels, for some of its items."""
     count = len(json.loads(body)["TransactItems"])
     hit = set(rule.picks.sample(range(count), rule.picks.randint(1, count)))
-    conflict = {"Code": "TransactionConflict", "Message": told}
-    reasons = [conflict if i in hit else {"Code": "None"} for i in range(count)]
+    code, told = rule.picks.choice(list(TABLES["reasons"][rule.fault].items()))
+    reasons = [{"Code": code, "Message": told} if i in hit else {"Code": "None"} for i in range(count)]
     codes = ", ".join(reason["Code"] for reason in reasons)
     text = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
     extra = {"Message": text, "CancellationReasons": reasons}
@@ -202,8 +200,13 @@ def install(faults: Faults, environment_of: Callable[[str], Environment | None])
         if rule is None:
             return answer
         match rule.fault:
+            case "conflict" if action in WRITES:
+                told = TABLES["reasons"]["conflict"]["TransactionConflict"]
+                return error_response_json("TransactionConflictException", told, 400)
             case "conflict":
-                return _conflict(rule, action, body)
+                return _cancelled(rule, body)
+            case "throttle" if action in TRANSACTIONS and rule.picks.random() < 0.5:
+                return _cancelled(rule, body)
             case "timeout":
                 await asyncio.sleep(rule.seconds)
                 raise NoAnswerError

@@ -39,9 +39,9 @@ S3_ERRORS = {"SlowDown": 503, "InternalError": 500}
 RETRY_DATA = {"RequestThrottled": 403}
 
 
-def patient(aws: FaultyAws, service: str, mode: Any = "standard", **settings: Any) -> Any:
-    """Return a client that makes three attempts."""
-    config = Config(retries={"mode": mode, "total_max_attempts": 3}, **settings)
+def patient(aws: FaultyAws, service: str, mode: Any = "standard", attempts: int = 3) -> Any:
+    """Return a client that makes several attempts."""
+    config = Config(retries={"mode": mode, "total_max_attempts": attempts})
     return boto3.client(
         service,  # type: ignore[call-overload]
         endpoint_url=aws.url,
@@ -151,6 +151,24 @@ def test_conflicts_cancel_transactions_and_botocore_does_not_repeat_them(aws: Fa
     with pytest.raises(client.exceptions.TransactionConflictException):
         put(aws, table, "a", client=client)
     assert aws.keys(table) == set(), "no rule says so, for a scan has no conflicts"
+
+
+def test_throttled_transactions_answer_either_way(aws: FaultyAws) -> None:
+    table, client = aws.table(), patient(aws, "dynamodb", attempts=1)
+    aws.order({"call": "dynamodb:*", "by": "", "fault": "throttle"}, seed=3)
+    seen: dict[str, set[str]] = {}
+    for _ in range(24):
+        with pytest.raises(ClientError) as caught:
+            put(aws, table, "a", "b", client=client)
+        error = caught.value.response
+        codes = {str(reason["Code"]) for reason in error.get("CancellationReasons", [])}
+        seen.setdefault(str(error["Error"]["Code"]), set()).update(codes)
+    with pytest.raises(client.exceptions.ThrottlingException):
+        put(aws, table, "a", client=client)
+    aws.order()
+    reasons = {"None", "ThrottlingError", "ProvisionedThroughputExceeded"}
+    assert seen == {"ThrottlingException": set(), "TransactionCanceledException": reasons}
+    assert aws.keys(table) == set()
 
 
 CALLER = """
