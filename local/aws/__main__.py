@@ -18,11 +18,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hypercorn.asyncio import serve
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.config import Config
-
 from local.aws import sweep
+
+try:
+    from hypercorn.asyncio import serve
+    from hypercorn.asyncio.tcp_server import TCPServer
+    from hypercorn.config import Config
+except ModuleNotFoundError as missing:
+    sys.exit(f"local AWS: {missing}: run it with .venv-local/bin/python (`make setup` makes it)")
 
 HOST = "127.0.0.1"
 
@@ -36,8 +39,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model-url", default="", help="a server of Bedrock's API that answers model calls")
     arguments = parser.parse_args()
+    if not 0 <= arguments.port < 65_536:
+        parser.error(f"--port wants 0 to 65535, not {arguments.port}")
+    if not 0 <= arguments.retry_seconds <= 3600:
+        parser.error(f"--retry-seconds wants 0 to 3600, not {arguments.retry_seconds:g}")
     for pair in arguments.function_env:
-        if "=" not in pair:
+        if pair.find("=") < 1:
             parser.error(f"--function-env wants NAME=VALUE, not {pair}")
     return arguments
 
@@ -128,10 +135,9 @@ async def _serve(sock: socket.socket, endpoint: str, code: Path, arguments: argp
 
 
 def _reach(port: int) -> None:
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
-    connection.request("GET", "/_local/idle")
-    connection.getresponse().read()
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection:
+        connection.request("GET", "/_local/idle")
+        connection.getresponse()
 
 
 if __name__ == "__main__":

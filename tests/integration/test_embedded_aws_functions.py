@@ -6,8 +6,10 @@ import io
 import json
 import re
 import subprocess
+import sys
 import urllib.request
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -306,11 +308,40 @@ def test_new_code_is_used_at_once(aws: EmbeddedAws) -> None:
     assert aws.invoke(function)[0] == 2
 
 
-def test_a_port_in_use_is_one_clear_line(aws: EmbeddedAws) -> None:
-    port = aws.url.rsplit(":", 1)[1]
-    command = [str(PYTHON), "-m", "local.aws", "--port", port]
+def refusal(*words: str, python: Path = PYTHON) -> str:
+    """Start an embedded AWS that refuses to, and return its only line of why."""
+    command = [str(python), "-m", "local.aws", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode != 0
-    assert done.stderr.count("\n") == 1
-    assert port in done.stderr
-    assert "--port" in done.stderr
+    assert done.stdout == ""
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("usage:", " "))]
+    assert len(said) == 1, done.stderr
+    return said[0]
+
+
+def test_a_port_in_use_is_one_clear_line(aws: EmbeddedAws) -> None:
+    port = aws.url.rsplit(":", 1)[1]
+    said = refusal("--port", port)
+    assert port in said
+    assert "--port" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--port", "99999"),
+        ("--port", "-1"),
+        ("--retry-seconds", "-1"),
+        ("--retry-seconds", "nan"),
+        ("--function-env", "=x"),
+        ("--function-env", "NAME"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(option: str, value: str) -> None:
+    said = refusal(f"{option}={value}")
+    assert f"{option} wants" in said
+    assert said.endswith(f"not {value}")
+
+
+def test_the_wrong_interpreter_is_told_which_is_right() -> None:
+    assert ".venv-local/bin/python" in refusal(python=Path(sys.executable))
