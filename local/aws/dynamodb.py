@@ -124,6 +124,7 @@ def install() -> None:
     @around(dynamodb, "_build_change_record")
     def change_record(stock: Function, *arguments: Any) -> dict[str, Any]:
         record: dict[str, Any] = stock(*arguments)
+        record["dynamodb"]["ApproximateCreationDateTime"] = int(clock.now())
         return {**record, "userIdentity": EXPIRED_BY} if _expiring.get() else record
 
     clock.on_move(_expire)

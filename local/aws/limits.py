@@ -1,13 +1,14 @@
-"""EventBridge and Lambda: what AWS refuses by its size or its form, and MiniStack takes."""
+"""EventBridge, Lambda and dashboards: what AWS refuses by its size or its form, and MiniStack takes."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ministack.core.responses import error_response_json, json_response
-from ministack.services import eventbridge, lambda_svc
+from ministack.services import cloudwatch, eventbridge, lambda_svc
 
 from local.aws.around import Function, around
 
@@ -15,6 +16,15 @@ PUT_EVENTS_BYTES = 1_048_576  # PutEvents, API reference: all entries together
 PAYLOAD_BYTES = {"Event": 1_048_576}  # Lambda quotas, invocation payload; other kinds:
 SYNCHRONOUS_PAYLOAD_BYTES = 6_291_456
 POLICY_BYTES = 20_480  # Lambda quotas, resource-based policy
+
+TARGETS = 5  # of a rule, PutTargets
+# Scheduled rules: "minute" goes with 1, "minutes" with more.
+RATE = re.compile(r"rate\((1 (minute|hour|day)|([2-9]|[1-9]\d+) (minutes|hours|days))\)")
+# Dashboard body structure and syntax, API reference of CloudWatch.
+DASHBOARD_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+WIDGETS = 500
+WIDGET_KINDS = ("alarm", "custom", "explorer", "log", "metric", "text")
+WIDGET_SIZES = {"x": (0, 23), "y": (0, 1e9), "width": (1, 24), "height": (1, 1000)}
 
 
 def _size(entry: Mapping[str, Any]) -> int:
@@ -35,6 +45,38 @@ def _problem(entry: Mapping[str, Any]) -> dict[str, str] | None:
         detail = None
     malformed = {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
     return None if isinstance(detail, dict) else malformed
+
+
+def check_rule(rule: Mapping[str, Any]) -> None:
+    """Refuse a schedule that EventBridge does not take, and too many targets.
+
+    Raises
+    ------
+    ValueError
+        With EventBridge's words.
+    """
+    schedule = rule.get("ScheduleExpression") or ""
+    if schedule.startswith("rate") and not RATE.fullmatch(schedule):
+        raise ValueError("Parameter ScheduleExpression is not valid.")
+    if schedule and str(rule.get("EventBusName") or "default").rpartition("/")[2] != "default":
+        raise ValueError("ScheduleExpression is supported only on the default event bus.")
+    if len({target["Id"] for target in rule.get("Targets") or ()}) > TARGETS:
+        raise ValueError(f"The requested resource exceeds the maximum number allowed: {TARGETS} targets")
+
+
+def _check_dashboard(name: str, body: str) -> None:
+    try:
+        widgets = json.loads(body)["widgets"]
+        good = len(widgets) <= WIDGETS and all(
+            one["type"] in WIDGET_KINDS
+            and isinstance(one["properties"], dict)
+            and all(low <= one.get(side, low) <= high for side, (low, high) in WIDGET_SIZES.items())
+            for one in widgets
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    if not (good and DASHBOARD_NAME.fullmatch(name)):
+        raise ValueError(f"The dashboard {name} is invalid: its name, or a widget's kind, place or size")
 
 
 def install() -> None:
@@ -74,3 +116,23 @@ def install() -> None:
                 policy["Statement"].pop()
                 raise ValueError(f"The final policy size ({size}) is bigger than the limit ({POLICY_BYTES}).")
         return answer
+
+    @around(eventbridge, "_put_rule", invalid="ValidationException")
+    def put_rule(stock: Function, data: dict[str, Any]) -> Any:
+        check_rule(data)
+        return stock(data)
+
+    @around(eventbridge, "_put_targets", invalid="LimitExceededException")
+    def put_targets(stock: Function, data: dict[str, Any]) -> Any:
+        key = eventbridge._rule_key(data.get("Rule"), data.get("EventBusName", "default"))
+        check_rule({"Targets": [*eventbridge._targets.get(key, ()), *data.get("Targets", ())]})
+        return stock(data)
+
+    @around(cloudwatch, "cloudformation_put_dashboard")
+    def put_dashboard(stock: Function, name: str, body: str) -> Any:
+        _check_dashboard(name, body)
+        return stock(name, body)
+
+    @around(cloudwatch, "_put_dashboard", invalid="InvalidParameterInput")
+    def put_dashboard_call(stock: Function, *arguments: Any, **options: Any) -> Any:
+        return stock(*arguments, **options)

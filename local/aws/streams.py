@@ -12,7 +12,7 @@ from typing import Any
 from ministack.core.responses import request_scope
 from ministack.services import dynamodb, lambda_svc
 
-from local.aws import permissions
+from local.aws import clock, permissions
 from local.aws.faults import Faults
 from local.aws.functions import Functions, Record, Result, ThrottledError
 
@@ -101,7 +101,7 @@ class Streams:
                 records, attempts = records[done:], min(attempts, 1)
             if not records:
                 return
-            age = time.time() - float(records[0]["dynamodb"]["ApproximateCreationDateTime"])
+            age = clock.now() - float(records[0]["dynamodb"]["ApproximateCreationDateTime"])
             if 0 <= oldest < age or 0 <= retries < attempts:
                 condition = "MaxRecordAgeExceeded" if 0 <= oldest < age else "RetryAttemptsExhausted"
                 _give_up(mapping, function, records, condition)

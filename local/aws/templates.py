@@ -15,20 +15,26 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, iam, lambda_svc, sqs
 from ministack.services.cloudformation import changesets, engine, handlers, provisioners
 
-from local.aws import permissions
+from local.aws import limits, permissions
 
 Properties = Mapping[str, Any]
 Look = Callable[[Any], Any]
 TABLE, FUNCTION = "AWS::DynamoDB::GlobalTable", "AWS::Lambda::Function"
-# Lambda user guide, "Giving Lambda functions access to resources in an Amazon VPC": required IAM permissions.
-NETWORK_ACTIONS = (
-    "CreateNetworkInterface",
-    "DescribeNetworkInterfaces",
-    "DescribeSubnets",
-    "DeleteNetworkInterface",
-    "AssignPrivateIpAddresses",
-    "UnassignPrivateIpAddresses",
+# What Lambda asks whether it may, under a function's role (its user guide: "Giving Lambda functions access to
+# resources in an Amazon VPC", "Adding a dead-letter queue", "Using DynamoDB as an event source").
+ACTIONS = {
+    "EC2": "CreateNetworkInterface DescribeNetworkInterfaces DescribeSubnets DeleteNetworkInterface "
+    "AssignPrivateIpAddresses UnassignPrivateIpAddresses",
+    "SQS": "SendMessage",
+    "DynamoDB": "DescribeStream GetRecords GetShardIterator ListStreams",
+}
+# Lambda guide, environment variables: a letter and at least one more, none of those that Lambda sets itself.
+VARIABLE = re.compile(
+    r"(?!(AWS_(ACCESS_KEY(_ID)?|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_\w+|SECRET_ACCESS_KEY|SESSION_TOKEN)"
+    r"|LAMBDA_(RUNTIME_DIR|TASK_ROOT))$)[a-zA-Z][a-zA-Z0-9_]+"
 )
+VARIABLES_BYTES = 4096  # all of a function's, quotas of Lambda
+POLICY_CHARACTERS = 10_240  # all inline policies of a role without white space, quotas of IAM
 # Names that may be taken: MiniStack would put the new one in the old one's place.
 NAMED: dict[str, tuple[str, Any]] = {
     TABLE: ("TableName", dynamodb._tables),
@@ -49,6 +55,12 @@ def _read_served() -> dict[str, Any]:
 SERVED = _read_served()
 
 
+def _taken(served: Any, text: str) -> bool:
+    if isinstance(served, str):
+        return re.fullmatch(served, text, re.ASCII | re.DOTALL) is not None
+    return text.lstrip("-").isdecimal() and served[0] <= int(text) <= served[1]
+
+
 def _refused(served: Any, value: Any, path: str, look: Look) -> Iterator[str]:
     """Yield the path of each property, or value, that is not served."""
     value = look(value)
@@ -64,8 +76,8 @@ def _refused(served: Any, value: Any, path: str, look: Look) -> Iterator[str]:
         yield path
     elif isinstance(served, list) and value is not None:
         text = value if isinstance(value, str) else json.dumps(value)
-        if not any(re.fullmatch(pattern, text) for pattern in served):
-            yield f"{path} = {text}"
+        if not any(_taken(one, text) for one in served):
+            yield f"{path} = {text[:100]}"
 
 
 def _refuse(resources: Mapping[str, Mapping[str, Any]], look: Look = lambda value: value) -> None:
@@ -131,15 +143,46 @@ def _function(name: str, properties: Properties) -> None:
 
 
 def _check_function(logical_id: str, properties: Properties) -> None:
-    """Lambda makes a function's network interfaces under its role, and first asks whether it may."""
-    if not (properties.get("VpcConfig") or {}).get("SubnetIds"):
-        return
+    variables = (properties.get("Environment") or {}).get("Variables") or {}
+    size = len(json.dumps(variables, separators=(",", ":"), ensure_ascii=False).encode())
+    wrong = [name for name in variables if not VARIABLE.fullmatch(name)]
+    if wrong or size > VARIABLES_BYTES:
+        text = f"variables that Lambda reserves or does not take: {', '.join(wrong)}; {size} bytes in all"
+        raise ValueError(f"{logical_id}: {text} (limit {VARIABLES_BYTES})")
     name = properties.get("FunctionName", logical_id)
     arn = f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
-    for action in NETWORK_ACTIONS:
-        if permissions.refusal({"FunctionArn": arn, "Role": properties["Role"]}, f"ec2:{action}", "*"):
-            text = f"The provided execution role does not have permissions to call {action} on EC2"
+    config = {"FunctionArn": arn, "Role": properties["Role"]}
+    if (properties.get("VpcConfig") or {}).get("SubnetIds"):
+        _ask(logical_id, config, "EC2", "*")
+    _ask(logical_id, config, "SQS", (properties.get("DeadLetterConfig") or {}).get("TargetArn"))
+
+
+def _check_delivery(logical_id: str, properties: Properties) -> None:
+    _, config, _ = lambda_svc._get_func_record_for_ref(properties["FunctionName"])
+    if config:  # MiniStack says that it is missing
+        failures = (properties.get("DestinationConfig") or {}).get("OnFailure") or {}
+        _ask(logical_id, config, "SQS", failures.get("Destination"))
+        _ask(logical_id, config, "DynamoDB", properties.get("EventSourceArn"))
+
+
+def _ask(logical_id: str, config: Properties, service: str, resource: str | None) -> None:
+    """Refuse what Lambda could not do under a function's role."""
+    for action in ACTIONS[service].split() if resource else ():
+        if permissions.refusal(config, f"{service.lower()}:{action}", str(resource)):
+            text = f"The provided execution role does not have permissions to call {action} on {service}"
             raise ValueError(f"{logical_id}: {text}")
+
+
+def _check_policies(logical_id: str, properties: Properties) -> None:
+    listed = [properties] if "PolicyDocument" in properties else properties.get("Policies") or []
+    given = {one["PolicyName"]: one["PolicyDocument"] for one in listed}
+    for role in properties.get("Roles") or [""]:
+        whole = {**iam._roles.get(role, {}).get("InlinePolicies", {}), **given}
+        texts = [one if isinstance(one, str) else json.dumps(one) for one in whole.values()]
+        if sum(len(re.sub(r"\s", "", text)) for text in texts) > POLICY_CHARACTERS:
+            raise ValueError(
+                f"{logical_id}: Maximum policy size of {POLICY_CHARACTERS} bytes exceeded for role {role}"
+            )
 
 
 def _delete_function(name: str) -> None:
@@ -148,7 +191,15 @@ def _delete_function(name: str) -> None:
 
 
 Check = Callable[[str, Properties], None]
-CHECK: dict[str, Check] = {TABLE: _check_table, FUNCTION: _check_function}
+CHECK: dict[str, Check] = {
+    TABLE: _check_table,
+    FUNCTION: _check_function,
+    "AWS::Events::Rule": lambda _, properties: limits.check_rule(properties),
+    "AWS::IAM::Policy": _check_policies,
+    "AWS::IAM::Role": _check_policies,
+    "AWS::Lambda::EventInvokeConfig": _check_delivery,
+    "AWS::Lambda::EventSourceMapping": _check_delivery,
+}
 FINISH: dict[str, Check] = {TABLE: _table, FUNCTION: _function}  # what MiniStack's own handlers leave out
 DELETE: dict[str, Callable[[str], None]] = {TABLE: _delete_table, FUNCTION: _delete_function}
 

@@ -260,8 +260,9 @@ def look_at_stores(aws: EmbeddedAws, seen: Seen) -> None:
     pick = seen.pick
     word, logs, s3 = pick("one", "two"), aws.client("logs"), aws.client("s3")
     (group,) = logs.describe_log_groups(logGroupNamePrefix="/served")["logGroups"]
-    shown = {"LogGroupClass": group["logGroupClass"], "LogGroupName": group["logGroupName"]}
-    seen.add("Logs::LogGroup", shown, {"LogGroupClass": "STANDARD", "LogGroupName": "/served"})
+    seen.add("Logs::LogGroup", {name[0].upper() + name[1:]: value for name, value in group.items()}, {
+        "LogGroupClass": "STANDARD", "LogGroupName": "/served", "RetentionInDays": pick(7, 3653),
+    })  # fmt: skip
     (one,) = logs.describe_subscription_filters(logGroupName="/served")["subscriptionFilters"]
     seen.add("Logs::SubscriptionFilter", {name[0].upper() + name[1:]: value for name, value in one.items()}, {
         "DestinationArn": arn("lambda", "function:relay"), "FilterName": "filter", "LogGroupName": "/served",
