@@ -14,6 +14,7 @@ from ministack.services import cloudwatch, eventbridge
 
 from local.aws.around import around
 
+MOST = 1_000_000_000
 _offset = 0.0
 _listeners: list[Callable[[], None]] = []
 
@@ -36,11 +37,11 @@ def advance(seconds: float) -> float:
     Raises
     ------
     ValueError
-        When ``seconds`` is negative: alarms and schedules never go back.
+        When ``seconds`` is negative (alarms and schedules never go back) or many years.
     """
     global _offset
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"the clock only moves forward, not by {seconds}")
+    if not 0 <= seconds <= MOST:
+        raise ValueError(f"the clock only moves forward, by {MOST} seconds at most, not by {seconds}")
     eventbridge._tick_scheduled_rules()  # a cron rule counts from the first tick that sees it
     _offset += seconds
     for listener in _listeners:

@@ -89,8 +89,8 @@ class Faults:
         self.rules: list[Rule] = []
         self._lock = threading.Lock()
 
-    def order(self, document: Json) -> None:
-        """Replace every rule.
+    def order(self, document: Json) -> Json:
+        """Replace every rule; return them as ``state`` does.
 
         Raises
         ------
@@ -108,6 +108,7 @@ class Faults:
         dice = ((Random(f"{seed} {index}"), Random(f"{seed} {index} picks")) for index in range(len(rules)))
         with self._lock:
             self.rules = [Rule(given, *two) for given, two in zip(rules, dice, strict=True)]
+        return self.state()
 
     def state(self) -> Json:
         """Return each rule with how often it has matched and fired."""

@@ -113,23 +113,26 @@ class Local:
             looks.append({"pending": sum(kinds.values()), **kinds})
         return max(looks, key=lambda kinds: kinds["pending"])
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
-        """Answer a request for one of our own pages."""
-        match method, path:
-            case "GET", "/_local/idle":
-                return 200, self.idle()
-            case "GET", "/_local/mail":
-                return 200, notifications.mail()
-            case "GET", "/_local/calls":
-                return 200, permissions.calls()
-            case "GET", "/_local/faults":
-                return 200, self._faults.state()
-            case "PUT", "/_local/faults":
-                self._faults.order(json.loads(body))
-                return 200, self._faults.state()
-            case "POST", "/_local/clock":
-                return 200, {"now": clock.advance(float(json.loads(body)["advance_seconds"]))}
-        return 404, {"message": f"no such page: {method} {path}"}
+    def answer(self, request: str, body: bytes) -> tuple[int, Any]:
+        """Answer a request for one of our own pages, ``<method> <path>``."""
+        pages: dict[str, Callable[[], Any]] = {
+            "GET /_local/idle": self.idle,
+            "GET /_local/mail": notifications.mail,
+            "GET /_local/calls": permissions.calls,
+            "GET /_local/faults": self._faults.state,
+            "PUT /_local/faults": lambda: self._faults.order(json.loads(body)),
+            "POST /_local/clock": lambda: {"now": clock.advance(_seconds(body))},
+        }
+        if request not in pages:
+            return 404, {"message": f"no such page: {request}; there are {', '.join(pages)}"}
+        return 200, pages[request]()
+
+
+def _seconds(body: bytes) -> float:
+    match json.loads(body or b"null"):
+        case {"advance_seconds": int() | float() as seconds}:
+            return seconds
+    raise ValueError('expected {"advance_seconds": number}')
 
 
 def application(inner: Application, local: Local) -> Application:
@@ -150,8 +153,8 @@ def application(inner: Application, local: Local) -> Application:
             if not message.get("more_body"):
                 break
         try:
-            status, answer = await asyncio.to_thread(local.answer, scope["method"], scope["path"], body)
-        except (KeyError, ValueError) as error:
+            status, answer = await asyncio.to_thread(local.answer, f"{scope['method']} {scope['path']}", body)
+        except ValueError as error:
             status, answer = 400, {"message": f"{type(error).__name__}: {error}"}
         content = json.dumps(answer).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 import random
 import signal
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -69,6 +71,16 @@ class MovedAws(EmbeddedAws):
         by_name = {one["AlarmName"]: str(one["StateValue"]) for one in found}
         return tuple(by_name[name] for name in names)
 
+    def refused(self, method: str, page: str, body: Any) -> tuple[int, str]:
+        """Ask a page for what it refuses; return the status and the message."""
+        request = urllib.request.Request(
+            f"{self.url}/_local/{page}", json.dumps(body).encode() if body != "" else b"", method=method
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        with caught.value as answer:
+            return answer.code, json.load(answer)["message"]
+
     def schedule(self, expression: str, state: str = "ENABLED") -> str:
         """Schedule a queue, and return its URL."""
         rule, (url, arn) = self.name("rule"), self.queue()
@@ -87,12 +99,29 @@ def moved() -> Iterator[MovedAws]:
         assert process.wait(10) == 0
 
 
-@pytest.mark.parametrize("seconds", [-1, "NaN", "Infinity"])
-def test_the_clock_only_moves_forward(moved: MovedAws, seconds: float | str) -> None:
+WRONG: list[Any] = [[1], {}, 5, "", *({"advance_seconds": wrong} for wrong in (None, "5", [5]))]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        *(({"advance_seconds": number}, "only moves forward") for number in (-1, math.nan, 10**400)),
+        *((wrong, 'expected {"advance_seconds": number}') for wrong in WRONG),
+    ],
+)
+def test_the_clock_only_moves_forward(moved: MovedAws, body: Any, told: str) -> None:
     before = moved.now()
-    with pytest.raises(urllib.error.HTTPError, match="400"):
-        moved.local("clock", {"advance_seconds": seconds})
+    status, message = moved.refused("POST", "clock", body)
+    assert (status, told in message) == (400, True), message
     assert 0 <= moved.now() - before < 30
+
+
+@pytest.mark.parametrize(("method", "page"), [("GET", "clock"), ("GET", "schedules"), ("POST", "faults")])
+def test_what_is_no_page_names_those_that_are(moved: MovedAws, method: str, page: str) -> None:
+    status, message = moved.refused(method, page, {"rules": []} if method == "POST" else None)
+    assert status == 404
+    assert f"no such page: {method} /_local/{page}" in message
+    assert all(each in message for each in ("GET /_local/idle", "PUT /_local/faults", "POST /_local/clock"))
 
 
 def test_schedules_fire_when_their_time_has_passed(moved: MovedAws) -> None:
