@@ -97,9 +97,10 @@ class InvocationLog:
     def write(self, stream: str) -> None:
         """Store the events, if the function's role lets Lambda; else they are lost, as on AWS."""
         group = log_group(self._config)
-        resource = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:log-stream:{stream}"
-        for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
-            if why := permissions.refusal(self._config, action, resource):
+        resource = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:log-stream:"
+        needed = {"CreateLogGroup": ""} if not logs.exists(group) else {}
+        for action, name in {**needed, "CreateLogStream": stream, "PutLogEvents": stream}.items():
+            if why := permissions.refusal(self._config, f"logs:{action}", resource + name):
                 permissions.tell(f"the log of {self._config['FunctionName']} is lost: {why}")
                 return
         logs.write(group, stream, self._events)

@@ -216,7 +216,7 @@ def _send(arn: str, body: Any, attributes: Mapping[str, str], config: Record | N
 
 
 def install(invocations: Invocations) -> None:
-    """Send EventBridge's Lambda targets through the queue, what has no function to the rule's DLQ."""
+    """Send EventBridge's Lambda targets through the queue, what can't be delivered to the rule's DLQ."""
 
     def to_lambda(arn: str, payload: str) -> None:
         record, config, _ = lambda_svc._get_func_record_for_ref(arn)
@@ -227,12 +227,24 @@ def install(invocations: Invocations) -> None:
         stock: Callable[..., None], target: Mapping[str, Any], event: Any, rule: Mapping[str, Any], view: Any
     ) -> None:
         arn, source = target.get("Arn", ""), rule.get("Arn", "")
-        if ":lambda:" not in arn or permissions.invocable("events.amazonaws.com", source, arn):
-            stock(target, event, rule, view)
-            return
+
+        def takes(queue: str) -> bool:
+            return bool(sqs.queue_policy_allows(queue, "events.amazonaws.com", source, get_account_id()))
+
+        willing: object = True
+        there = lambda_svc._get_func_record_for_ref(arn)[0] is not None
+        if ":lambda:" in arn:
+            willing = permissions.invocable("events.amazonaws.com", source, arn)
+        elif ":sqs:" in arn:
+            willing, there = takes(arn), sqs._queue_by_arn(arn) is not None
+            if not willing:
+                permissions.tell(
+                    f"{source} sends nothing to {arn}: it is missing, or has no policy that allows it"
+                )
         queue = (target.get("DeadLetterConfig") or {}).get("Arn")
-        if queue and sqs.queue_policy_allows(queue, "events.amazonaws.com", source, get_account_id()):
-            there = lambda_svc._get_func_record_for_ref(arn)[0] is not None
+        if willing:
+            stock(target, event, rule, view)
+        elif queue and takes(queue):
             code = "NO_PERMISSIONS" if there else "NO_RESOURCE"
             whole = (view or eventbridge._pattern_event_view(event)).event_with_detail()
             _send(queue, whole, {"ERROR_CODE": code, "RULE_ARN": source, "TARGET_ARN": arn})

@@ -65,6 +65,11 @@ def compile_pattern(pattern: str) -> Matcher:
     return lambda message: not terms or any(term in message for _, term in terms)
 
 
+def exists(group: str) -> bool:
+    """Return whether a log group is there, in the account and region of the context."""
+    return group in cloudwatch_logs._log_groups
+
+
 def write(group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
     """Store events, in the order given, under the account and region of the context."""
     with _create_lock:  # an error answer when it is there

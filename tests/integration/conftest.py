@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import pytest
@@ -33,14 +33,17 @@ def handler(event, context):
 _names = itertools.count()
 
 
-def start_embedded_aws(*arguments: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
-    """Start a process of its own and return it with its URL, once it is ready."""
+def start_embedded_aws(
+    *arguments: str, errors: IO[str] | None = None, **variables: str
+) -> tuple[subprocess.Popen[str], str]:
+    """Start a process of its own, with a file for its errors, and return it with its URL once it is ready."""
     command = [str(PYTHON), "-m", "local.aws", "--port", "0", *arguments]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
+        stderr=errors,
         text=True,
         start_new_session=True,
     )
