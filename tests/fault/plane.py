@@ -78,10 +78,12 @@ class Plane(FaultyAws):
             variables,
         )
         run_command([*cdk, "bootstrap", "--app", assembly, f"aws://{ACCOUNT}/{REGION}"], variables)
+        began = time.monotonic()
         run_command(
             [*cdk, "deploy", "--all", "--app", assembly, "--method", "direct", "--concurrency", "4"],
             variables,
         )
+        self.deploy_seconds = time.monotonic() - began
 
     def feed(self, events: Iterable[LogEvent], *, chunks: int = 4) -> None:
         """Write lines into log groups that ingest subscribes to, each stream in so many deliveries."""

@@ -93,6 +93,11 @@ def seeds(full_size: bool) -> list[int]:
     return list(range(first, first + (20 if full_size else 1)))
 
 
+def test_all_stacks_are_deployed_within_15_seconds(plane: Plane, full_size: bool) -> None:
+    print(f"deploy of all stacks, synthesized before: {plane.deploy_seconds:.1f} s")
+    assert plane.deploy_seconds <= 15 or not full_size
+
+
 def test_under_random_faults_the_ledger_is_the_recount(plane: Plane, full_size: bool) -> None:
     for seed in seeds(full_size):
         plane.order(*calls_fail(random.Random(seed), INGEST), *deliveries_fail(INGEST), seed=seed)
