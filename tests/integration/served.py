@@ -2,10 +2,11 @@
 
 What services only tell back here (an alarm's period, a mapping's bisection) is seen at work elsewhere:
 alarms in test_embedded_aws_alarms.py and test_embedded_aws_telemetry.py, dashboards in
-tests/synth/test_dashboards.py and test_demo.py, stream mappings, rules, schedules, permissions and failure
-destinations in test_embedded_aws_services.py, functions' limits, concurrency and logging in
-test_embedded_aws_functions.py, subscription filters in test_embedded_aws_subscriptions.py, expiry (TTL) in
-test_embedded_aws_expiry.py, roles and policies in test_least_privilege.py.
+tests/synth/test_dashboards.py and test_demo.py, ages and sizes of batches in test_template_limits.py, stream
+mappings, rules, schedules, permissions and failure destinations in test_embedded_aws_services.py, functions'
+limits, concurrency and logging in test_embedded_aws_functions.py, subscription filters in
+test_embedded_aws_subscriptions.py, expiry (TTL) in test_embedded_aws_expiry.py, roles and policies in
+test_least_privilege.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from .conftest import ACCOUNT, REGION, EmbeddedAws
@@ -73,6 +75,25 @@ def take(aws: EmbeddedAws, url: str) -> list[Any]:
     for message in messages:
         aws.client("sqs").delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return [json.loads(message["Body"]) for message in messages]
+
+
+def status(aws: EmbeddedAws, stack: str) -> str:
+    """Return a stack's status, empty when there is none."""
+    try:
+        return str(aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"])
+    except ClientError:
+        return ""
+
+
+def deploy(aws: EmbeddedAws, stack: str, resources: Mapping[str, Any], **template: Any) -> tuple[str, str]:
+    """Create or update a stack; return its status, and the reasons of its events, newest first."""
+    cloudformation = aws.client("cloudformation")
+    call = cloudformation.update_stack if status(aws, stack) else cloudformation.create_stack
+    body = json.dumps({"Resources": resources, **template})
+    call(StackName=stack, TemplateBody=body, Capabilities=["CAPABILITY_NAMED_IAM"])
+    aws.until(lambda: not status(aws, stack).endswith("IN_PROGRESS"))
+    events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
+    return status(aws, stack), " ".join(str(event.get("ResourceStatusReason", "")) for event in events)
 
 
 class Seen(dict[str, tuple[Any, Any]]):

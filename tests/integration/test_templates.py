@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from . import served
 from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables, start_embedded_aws
+from .served import deploy, status
 
 pytestmark = pytest.mark.xdist_group("templates")
 
@@ -149,14 +150,6 @@ def cdk(aws: EmbeddedAws, tmp_path: Path) -> Cdk:
     return run
 
 
-def status(aws: EmbeddedAws, stack: str) -> str:
-    """Return a stack's status, empty when there is none."""
-    try:
-        return str(aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"])
-    except ClientError:
-        return ""
-
-
 def inventory(aws: EmbeddedAws) -> dict[str, set[str]]:
     """Return the names of all that the account holds, by kind."""
 
@@ -285,17 +278,6 @@ def test_what_is_not_served_is_refused_by_name_before_anything_is_made(aws: Embe
     assert not went_well
     assert f"local AWS: No: {REFUSED[0][0]}{REFUSED[0][1]} is not served" in said
     assert status(aws, "Refused") == "CREATE_COMPLETE"
-
-
-def deploy(aws: EmbeddedAws, stack: str, resources: Mapping[str, Any], **template: Any) -> tuple[str, str]:
-    """Create or update a stack; return its status, and the reasons of its events, newest first."""
-    cloudformation = aws.client("cloudformation")
-    call = cloudformation.update_stack if status(aws, stack) else cloudformation.create_stack
-    body = json.dumps({"Resources": resources, **template})
-    call(StackName=stack, TemplateBody=body, Capabilities=["CAPABILITY_NAMED_IAM"])
-    aws.until(lambda: not status(aws, stack).endswith("IN_PROGRESS"))
-    events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
-    return status(aws, stack), " ".join(str(event.get("ResourceStatusReason", "")) for event in events)
 
 
 def denied_if(condition: dict[str, Any]) -> dict[str, Any]:
