@@ -121,13 +121,8 @@ class Functions:
         with self._lock:
             return self._all.get(access_key)
 
-    def deliver(self, record: Record, event: Any, request_id: str = "") -> Result:
-        """Invoke for a service: as `invoke`, under the faults that are ordered for deliveries."""
-        fault = self._faults.of_delivery(record["config"]["FunctionName"], "throttle", "kill")
-        return self.invoke(record, event, request_id, fault)
-
-    def invoke(self, record: Record, event: Any, request_id: str = "", fault: Rule | None = None) -> Result:
-        """Run one invocation to its end, and log and measure it.
+    def invoke(self, record: Record, event: Any, request_id: str = "", *, delivery: bool = False) -> Result:
+        """Run one invocation to its end, and log and measure it; a service's delivery under ordered faults.
 
         Raises
         ------
@@ -136,6 +131,8 @@ class Functions:
         """
         config = record["config"]
         name = config["FunctionName"]
+        fault = self._faults.of_delivery(name, "throttle", "kill") if delivery else None
+        request_id = request_id or str(uuid.uuid4())
         with account_of(config):
             try:
                 if fault is not None and fault.fault == "throttle":
@@ -144,9 +141,7 @@ class Functions:
             except ThrottledError:
                 metrics.record("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
                 raise
-            return self._invoke_in(
-                environment, record, json.dumps(event).encode(), request_id or str(uuid.uuid4()), fault
-            )
+            return self._invoke_in(environment, record, json.dumps(event).encode(), request_id, fault)
 
     def retire(self, name: str) -> None:
         """End a function's idle environments: its code or configuration changed, or it is gone."""

@@ -134,7 +134,9 @@ class Invocations:
         result, pause = None, THROTTLE_PAUSE
         age = time.monotonic() - invocation.accepted
         with contextlib.suppress(ThrottledError):
-            result = self._functions.deliver(invocation.record, invocation.event, invocation.request_id)
+            result = self._functions.invoke(
+                invocation.record, invocation.event, invocation.request_id, delivery=True
+            )
             pause = self._retry_seconds * 2**invocation.attempts
             invocation.attempts += 1
         if result is not None and not result.failed:

@@ -89,7 +89,7 @@ class Streams:
         oldest = int(mapping.get("MaximumRecordAgeInSeconds", -1))
         while records and mapping["UUID"] in lambda_svc._esms:
             try:
-                result = self._functions.deliver(function, {"Records": records})
+                result = self._functions.invoke(function, {"Records": records}, delivery=True)
             except ThrottledError:
                 time.sleep(FIRST_PAUSE)
                 continue
