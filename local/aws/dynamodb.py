@@ -45,13 +45,9 @@ def _update_error(expression: str, names: tuple[tuple[str, str], ...]) -> str | 
     paths = [dynamodb._parse_path_from_tokens(action, dict(names)) for action in actions]
     for one, two in combinations(paths, 2):
         if one[: len(two)] == two[: len(one)]:
-            shown = (
-                ", ".join(f"[{key}]" if isinstance(key, int) else key for key in path) for path in (one, two)
-            )
-            return (
-                "Two document paths overlap with each other; must remove or rewrite one of these paths; "
-                "path one: [{}], path two: [{}]".format(*shown)
-            )
+            shown = ", path two: ".join(f"[{', '.join(map(str, path))}]" for path in (one, two))
+            text = "Two document paths overlap with each other; must remove or rewrite one of these paths"
+            return f"{text}; path one: {shown}"
     return None
 
 

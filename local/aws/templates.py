@@ -28,11 +28,6 @@ ACTIONS = {
     "SQS": "SendMessage",
     "DynamoDB": "DescribeStream GetRecords GetShardIterator ListStreams",
 }
-# Lambda guide, environment variables: a letter and at least one more, none of those that Lambda sets itself.
-VARIABLE = re.compile(
-    r"(?!(AWS_(ACCESS_KEY(_ID)?|(DEFAULT_)?REGION|EXECUTION_ENV|LAMBDA_\w+|SECRET_ACCESS_KEY|SESSION_TOKEN)"
-    r"|LAMBDA_(RUNTIME_DIR|TASK_ROOT))$)[a-zA-Z][a-zA-Z0-9_]+"
-)
 VARIABLES_BYTES = 4096  # all of a function's, quotas of Lambda
 POLICY_CHARACTERS = 10_240  # all inline policies of a role without white space, quotas of IAM
 # Names that may be taken: MiniStack would put the new one in the old one's place.
@@ -71,7 +66,8 @@ def _refused(served: Any, value: Any, path: str, look: Look) -> Iterator[str]:
             yield from _refused(served, one, path, look)
     elif isinstance(served, dict) and isinstance(value, dict):
         for name, one in value.items():
-            yield from _refused(served.get(name), one, f"{path}.{name}", look)
+            known = (below for pattern, below in served.items() if re.fullmatch(pattern, name, re.ASCII))
+            yield from _refused(next(known, None), one, f"{path}.{name}", look)
     elif served is None:
         yield path
     elif isinstance(served, list) and value is not None:
@@ -145,10 +141,8 @@ def _function(name: str, properties: Properties) -> None:
 def _check_function(logical_id: str, properties: Properties) -> None:
     variables = (properties.get("Environment") or {}).get("Variables") or {}
     size = len(json.dumps(variables, separators=(",", ":"), ensure_ascii=False).encode())
-    wrong = [name for name in variables if not VARIABLE.fullmatch(name)]
-    if wrong or size > VARIABLES_BYTES:
-        text = f"variables that Lambda reserves or does not take: {', '.join(wrong)}; {size} bytes in all"
-        raise ValueError(f"{logical_id}: {text} (limit {VARIABLES_BYTES})")
+    if size > VARIABLES_BYTES:
+        raise ValueError(f"{logical_id}: {size} bytes of environment variables (limit {VARIABLES_BYTES})")
     name = properties.get("FunctionName", logical_id)
     arn = f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
     config = {"FunctionArn": arn, "Role": properties["Role"]}
@@ -178,11 +172,9 @@ def _check_policies(logical_id: str, properties: Properties) -> None:
     given = {one["PolicyName"]: one["PolicyDocument"] for one in listed}
     for role in properties.get("Roles") or [""]:
         whole = {**iam._roles.get(role, {}).get("InlinePolicies", {}), **given}
-        texts = [one if isinstance(one, str) else json.dumps(one) for one in whole.values()]
-        if sum(len(re.sub(r"\s", "", text)) for text in texts) > POLICY_CHARACTERS:
-            raise ValueError(
-                f"{logical_id}: Maximum policy size of {POLICY_CHARACTERS} bytes exceeded for role {role}"
-            )
+        if sum(len("".join(str(one).split())) for one in whole.values()) > POLICY_CHARACTERS:
+            text = f"Maximum policy size of {POLICY_CHARACTERS} bytes exceeded for role {role}"
+            raise ValueError(f"{logical_id}: {text}")
 
 
 def _delete_function(name: str) -> None:

@@ -6,7 +6,7 @@ tests/synth/test_dashboards.py and test_demo.py, ages and sizes of batches in te
 mappings, rules, schedules, permissions and failure destinations in test_embedded_aws_services.py, functions'
 limits, concurrency and logging in test_embedded_aws_functions.py, subscription filters in
 test_embedded_aws_subscriptions.py, expiry (TTL) in test_embedded_aws_expiry.py, roles and policies in
-test_least_privilege.py.
+test_roles.py and test_least_privilege.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def leaves(served: Any, path: str) -> Iterator[str]:
     """Yield the paths of what is served, without what is only taken."""
     if isinstance(served, Mapping):
         for name, one in served.items():
-            yield from leaves(one, f"{path}.{name}")
+            yield from leaves(one, f"{path}.{name}" if name.isalnum() else path)
     elif not isinstance(served, str):
         yield path
 

@@ -79,8 +79,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("AWS::IAM::Policy", {"PolicyName": "q", "Roles": ["half"], "PolicyDocument": statements(6)},
      "Maximum policy size of 10240 bytes exceeded for role half"),
     ("AWS::Lambda::Function", {"Environment": {"Variables": {"AA": "x" * 4096}}}, "limit 4096"),
-    ("AWS::Lambda::Function", {"Environment": {"Variables": {"AWS_REGION": "a"}}}, "AWS_REGION"),
-    ("AWS::Lambda::Function", {"Environment": {"Variables": {"a-b": "a"}}}, "a-b"),
     ("AWS::Lambda::Function", {"DeadLetterConfig": {"TargetArn": QUEUE}}, "to call SendMessage on SQS"),
     ("AWS::Lambda::EventInvokeConfig",
      {"FunctionName": "powerless", "DestinationConfig": {"OnFailure": {"Destination": QUEUE}}},
@@ -119,12 +117,18 @@ def test_values_that_aws_refuses_are_refused_before_anything_is_made(aws: Embedd
         f"No{number}": {"Type": kind, "Properties": {name: value}}
         for number, (kind, name, value) in enumerate(VALUES)
     }
+    variables = {"AWS_REGION": "r", "a-b": "c", "AWS_LAMBDA_FUNCTION_NAME": "n", "AWS_ENDPOINT_URL": "taken"}
+    environment = {"Type": "AWS::Lambda::Function", "Properties": {"Environment": {"Variables": variables}}}
+    resources["Variables"] = environment
     with pytest.raises(ClientError) as refused:
         deploy(aws, "Values", resources)
     said = str(refused.value).split("local AWS: ", 1)[1].split("; ")
     assert said == [
         f"No{number}: {kind}.{name} = {str(value)[:100]} is not served"
         for number, (kind, name, value) in enumerate(VALUES)
+    ] + [
+        f"Variables: AWS::Lambda::Function.Environment.Variables.{name} is not served"
+        for name in list(variables)[:3]
     ]
 
 
