@@ -43,6 +43,8 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--port wants 0 to 65535, not {arguments.port}")
     if not 0 <= arguments.retry_seconds <= 3600:
         parser.error(f"--retry-seconds wants 0 to 3600, not {arguments.retry_seconds:g}")
+    if not (arguments.model_url + "http://").startswith(("http://", "https://")):
+        parser.error(f"--model-url wants one such as http://127.0.0.1:8080, not {arguments.model_url}")
     for pair in arguments.function_env:
         if pair.find("=") < 1:
             parser.error(f"--function-env wants NAME=VALUE, not {pair}")

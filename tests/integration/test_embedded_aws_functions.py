@@ -333,6 +333,7 @@ def test_a_port_in_use_is_one_clear_line(aws: EmbeddedAws) -> None:
         ("--port", "-1"),
         ("--retry-seconds", "-1"),
         ("--retry-seconds", "nan"),
+        ("--model-url", "127.0.0.1:80"),
         ("--function-env", "=x"),
         ("--function-env", "NAME"),
     ],
