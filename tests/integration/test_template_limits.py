@@ -43,9 +43,9 @@ VALUES: list[tuple[str, str, Any]] = [
 ]
 
 
-def board(*widgets: dict[str, Any], name: str = "board", **more: Any) -> dict[str, Any]:
+def board(*widgets: dict[str, Any], name: str = "board") -> dict[str, Any]:
     """Return the properties of a dashboard."""
-    return {"DashboardName": name, "DashboardBody": json.dumps({"widgets": widgets, **more})}
+    return {"DashboardName": name, "DashboardBody": json.dumps({"widgets": widgets})}
 
 
 def statements(number: int) -> dict[str, Any]:
@@ -160,25 +160,6 @@ def test_what_only_its_deployment_tells_is_refused_then(
         properties = {**properties, "EventSourceArn": around}
     ended, said = deploy(aws, aws.name("late"), {"Refused": {"Type": kind, "Properties": properties}})
     assert (ended, named in said) == ("ROLLBACK_COMPLETE", True), said
-
-
-def test_the_services_own_calls_are_refused_alike(aws: EmbeddedAws, around: str) -> None:
-    events, put = aws.client("events"), aws.client("cloudwatch").put_dashboard
-    for more in ({"ScheduleExpression": "rate(1 minutes)"}, {"EventBusName": "bus"}):
-        with pytest.raises(ClientError, match="ValidationException"):
-            events.put_rule(**{"Name": "mine", "ScheduleExpression": "rate(2 minutes)", **more})
-    events.put_rule(Name="mine", ScheduleExpression="rate(2 minutes)")
-    targets = [{"Id": str(number), "Arn": QUEUE} for number in range(6)]
-    events.put_targets(Rule="mine", Targets=targets[:5])
-    events.put_targets(Rule="mine", Targets=targets[:5])
-    with pytest.raises(ClientError, match="LimitExceededException"):
-        events.put_targets(Rule="mine", Targets=targets[5:])
-    assert len(events.list_targets_by_rule(Rule="mine")["Targets"]) == 5
-    put(**board(WIDGET, start="-PT1H"))
-    with pytest.raises(ClientError, match="InvalidParameterInput"):
-        put(**board(WIDGET | {"height": 0}))
-    body = aws.client("cloudwatch").get_dashboard(DashboardName="board")["DashboardBody"]
-    assert json.loads(body)["widgets"] == [WIDGET]
 
 
 def test_an_event_grows_too_old_for_its_retry(aws: EmbeddedAws) -> None:

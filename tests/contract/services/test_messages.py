@@ -83,6 +83,37 @@ def test_an_event_is_routed_with_its_time_in_seconds(service: Cloud) -> None:
     assert event["id"]
 
 
+def test_a_rule_has_5_targets(service: Cloud) -> None:
+    events, name = service.client("events"), bus(service)
+    queues = [service.queue() for _ in range(6)]
+    get = service.client("sqs").get_queue_attributes
+    arns = [get(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"] for url in queues]
+    targets = [{"Id": str(number), "Arn": arn} for number, arn in enumerate(arns)]
+    rule = {"Rule": "many", "EventBusName": name}
+    events.put_rule(Name="many", EventBusName=name, EventPattern=json.dumps({"source": ["nobody"]}))
+    service.made(f"rule of {name}", lambda: events.delete_rule(Name="many", EventBusName=name))
+    ids = [target["Id"] for target in targets]
+    service.made(f"targets of {name}", lambda: events.remove_targets(**rule, Ids=ids))
+    for _ in range(2):  # who is there already counts once
+        assert events.put_targets(**rule, Targets=targets[:5])["FailedEntryCount"] == 0
+    refused(events.put_targets, "LimitExceededException", **rule, Targets=targets[5:])
+    assert len(events.list_targets_by_rule(**rule)["Targets"]) == 5
+
+
+@pytest.mark.parametrize("schedule", ["rate(1 minutes)", "rate(5 minute)", "rate(0 minutes)"])
+def test_a_rate_s_unit_agrees_with_its_number(service: Cloud, schedule: str) -> None:
+    events, name = service.client("events"), service.name("rule")
+    service.made(f"rule {name}, if it is not refused", lambda: events.delete_rule(Name=name))
+    refused(events.put_rule, "ValidationException", Name=name, ScheduleExpression=schedule)
+
+
+def test_a_schedule_is_of_the_default_bus(service: Cloud) -> None:
+    events, name = service.client("events"), bus(service)
+    rule = {"Name": "scheduled", "EventBusName": name}
+    service.made(f"rule of {name}, if it is not refused", lambda: events.delete_rule(**rule))
+    refused(events.put_rule, "ValidationException", **rule, ScheduleExpression="rate(2 minutes)")
+
+
 def test_a_bus_that_is_not_there_is_told_as_such(service: Cloud) -> None:
     asked = {"Name": "r", "EventBusName": service.name("missing"), "EventPattern": '{"source": ["s"]}'}
     refused(service.client("events").put_rule, "ResourceNotFoundException", **asked)

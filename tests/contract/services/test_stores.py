@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -205,3 +206,20 @@ def test_a_model_that_fails_tells_why_by_code_and_status(service: Cloud) -> None
         "ThrottlingException": 429,
         "ValidationException": 400,
     }
+
+
+def test_a_dashboard_that_could_not_be_drawn_is_refused(service: Cloud) -> None:
+    cloudwatch, name = service.client("cloudwatch"), service.name("dashboard")
+    widget = {"type": "text", "x": 0, "y": 0, "width": 24, "height": 6, "properties": {"markdown": "m"}}
+
+    def board(*widgets: dict[str, Any]) -> dict[str, str]:
+        return {"DashboardName": name, "DashboardBody": json.dumps({"widgets": widgets})}
+
+    service.made(f"dashboard {name}", lambda: cloudwatch.delete_dashboards(DashboardNames=[name]))
+    cloudwatch.put_dashboard(**board(widget))
+    not_json, misnamed = {"DashboardBody": "not json"}, {"DashboardName": "d d!"}
+    wide, unknown = board({**widget, "width": 99}), board({**widget, "type": "unknown"})
+    for wrong in (not_json, misnamed, wide, unknown):
+        refused(cloudwatch.put_dashboard, "InvalidParameterInput", **{**board(widget), **wrong})
+    body = cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"]
+    assert json.loads(body)["widgets"] == [widget]
