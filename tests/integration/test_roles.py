@@ -115,6 +115,7 @@ def granted(cloud: Demo) -> list[Grant]:
     functions = [one["FunctionName"] for one in found["Functions"]]
     for function in functions:
         work(cloud, function)
+    cloud.settle(60)
     for function in WITH_DEAD_LETTERS:
         fail(cloud, function)
     return sorted(
@@ -147,7 +148,7 @@ def test_without_any_of_its_permissions_a_function_is_refused(
     print(f"seed {seed}")
     unnoticed = []
     for grant in granted if full_size else random.Random(seed).sample(granted, 5):
-        function, action, _ = grant
+        function, action, resource = grant
         with without(cloud, grant):
             started = time.time_ns() // 1_000_000
             if action == "sqs:SendMessage" and function in WITH_DEAD_LETTERS:
@@ -155,18 +156,19 @@ def test_without_any_of_its_permissions_a_function_is_refused(
             elif action.startswith("ec2:"):
                 deploy(cloud, function)
             else:
-                work(cloud, function)
+                work(cloud, function, resource)
             with contextlib.suppress(AssertionError):
-                cloud.until(partial(refused, cloud, function, action, started), 20)
+                cloud.until(partial(refused, cloud, grant, started), 20)
                 continue
         unnoticed.append(grant)
     assert unnoticed == []
 
 
-def refused(cloud: Demo, function: str, action: str, since_ms: int) -> bool:
+def refused(cloud: Demo, grant: Grant, since_ms: int) -> bool:
     """Whether the function was told that it may not, where AWS tells: mostly in its own log."""
+    function, action, resource = grant
     if action in LOG_WRITING:  # which then has nothing
-        return cloud.local("idle")["invocations"] == 0 and not cloud.log_since(function, since_ms)
+        return cloud.local("idle")["pending"] == 0 and not cloud.log_since(function, since_ms)
     if action in STREAM_READING:
         mappings = cloud.client("lambda").list_event_source_mappings(FunctionName=function)
         told = mappings["EventSourceMappings"][0]["LastProcessingResult"]
@@ -177,17 +179,20 @@ def refused(cloud: Demo, function: str, action: str, since_ms: int) -> bool:
     if action.startswith("ec2:"):
         events = cloud.client("cloudformation").describe_stack_events(StackName="in-a-vpc")["StackEvents"]
         return any(f"to call {action[4:]} on EC2" in one.get("ResourceStatusReason", "") for one in events)
-    # The agents keep the name of a model's error alone.
-    sign = "AccessDenied" if action.startswith("bedrock:") else action
-    return any(sign in line for line in cloud.denials(function, since_ms))
+    denials = cloud.denials(function, since_ms)
+    if action.startswith("bedrock:"):  # the agents keep the name of a model's error alone
+        return bool(denials)
+    told = re.findall(rf'to perform: {action} on resource: [\\"]*([^\\" ]+)', "".join(denials))
+    return any(fnmatchcase(each, resource) for each in told)
 
 
-def work(cloud: Demo, function: str) -> None:
-    """Let a function do its part once more, in a repair from report to trace, and what is rare as well."""
+def work(cloud: Demo, function: str, resource: str = "") -> None:
+    """Let a function do its part once more, what is rare as well; agents for the function that it names."""
     name = function.removeprefix("agentops-").removesuffix("-demo")
     dynamodb = cloud.client("dynamodb")
     if name in ("manager", "engineer", "qa", "sandbox"):
-        (incident,) = scenario.incidents(SEED, 1)
+        known = scenario.incidents(SEED, 20)
+        incident = next((one for one in known if f"/{one['function']}:" in resource), known[0])
         detail = {"environment": "demo", "function": incident["function"], "summary": incident["summary"]}
         entry = {"EventBusName": "agentops-demo", "Source": "support.desk", "DetailType": "issue.reported"}
         cloud.client("events").put_events(Entries=[{**entry, "Detail": json.dumps(detail)}])
@@ -195,15 +200,9 @@ def work(cloud: Demo, function: str) -> None:
         cloud.invoke(INGEST, {"awslogs": {"data": "nobody can read this"}})
         # More pairs of agents than have a metric each.
         cloud.invoke(INGEST, delivery([message(f"a{number}", "b", 0) for number in range(MAX_PAIRS + 1)]))
-        cloud.invoke(
-            INGEST,
-            delivery([large()]),
-        )
+        cloud.invoke(INGEST, delivery([large()]))
     elif name == "export":
-        cloud.invoke(
-            INGEST,
-            delivery([large()]),
-        )
+        cloud.invoke(INGEST, delivery([large()]))
     elif name == "analyze":  # from the start, and there is something to find
         dynamodb.delete_item(
             TableName="agent-ledger-demo", Key={"pk": {"S": "CURSOR#analyze"}, "sk": {"S": schema.STATE}}
@@ -218,7 +217,6 @@ def work(cloud: Demo, function: str) -> None:
             cloud.invoke(function, {"widget": widget, "environment": "demo", "key": key})
     else:
         cloud.invoke(function, {})
-    cloud.settle(60)
 
 
 def fail(cloud: Demo, function: str) -> None:
@@ -235,6 +233,7 @@ def fail(cloud: Demo, function: str) -> None:
     lambda_.update_event_source_mapping(UUID=mapping["UUID"], MaximumRetryAttempts=0)
     cloud.order({"invoke": function, "fault": "kill", "seconds": 0})
     work(cloud, function)
+    cloud.settle(60)
     cloud.order()
     lambda_.update_event_source_mapping(UUID=mapping["UUID"], MaximumRetryAttempts=-1)
 
@@ -297,7 +296,8 @@ def listed(value: str | list[str]) -> list[str]:
 def event(kind: str, data: dict[str, Any], seconds_ago: float = 0) -> dict[str, Any]:
     """Return an event of an agent, as its line has it."""
     at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-    fields = {name: secrets.token_hex(16) for name in ("workflow_id", "trace_id", "span_id")}
+    fields = {"span_id": secrets.token_hex(8)}
+    fields |= {name: secrets.token_hex(16) for name in ("workflow_id", "trace_id")}
     return {
         "v": 1, "id": f"{secrets.token_hex(12)}-1", "type": kind, "agent": "tester", "seq": 1, "data": data,
         "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"), **fields,
