@@ -133,12 +133,9 @@ def _record_tests(function: str, attempt: int, result: Mapping[str, Any]) -> Non
 def _accept(
     case: CaseFile, function: str, attempt: int, made: Mapping[str, Any], result: Mapping[str, Any]
 ) -> dict[str, Any]:
-    review = _review(case, made)
-    chain = [_tests_step(result)]
-    if review:
-        thought = "Passing tests may be satisfied without mending the cause"
-        seen = f"{review.verdict}: {review.comment}"
-        chain.append({"thought": thought, "action": "review the patch", "observation": seen})
+    review, seen = _review(case, made)
+    thought = "Passing tests may be satisfied without mending the cause"
+    chain = [_tests_step(result), {"thought": thought, "action": "review the patch", "observation": seen}]
     _decide(function, attempt, "accept", chain, review.confidence if review else None, review)
     case.end(monitor, completed=True, reason="patch_accepted", function=function, attempts=attempt)
     return {"status": "accepted"}
@@ -180,8 +177,8 @@ def _tests_step(result: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _review(case: CaseFile, made: Mapping[str, Any]) -> Review | None:
-    """The model's opinion; None when it has none that can be used, for the tests have decided already."""
+def _review(case: CaseFile, made: Mapping[str, Any]) -> tuple[Review | None, str]:
+    """The model's opinion, and as text; without one that can be used, why: the tests have decided already."""
     evidence = case.read("evidence.json") or {}
     text = (
         f"<function>{made.get('function', '')}</function>\n"
@@ -191,9 +188,9 @@ def _review(case: CaseFile, made: Mapping[str, Any]) -> Review | None:
     )
     try:
         review, _answer = ask(SYSTEM, [user(text)], _read, max_tokens=1024)
-    except (AnswerError, ModelError):
-        return None
-    return review
+    except (AnswerError, ModelError) as error:
+        return None, f"no opinion: {type(error).__name__}: {error}"
+    return review, f"{review.verdict}: {review.comment}"
 
 
 def _read(answer: dict[str, Any]) -> Review:
