@@ -127,6 +127,9 @@ class Invocations:
                 self._end(invocation)
 
     def _attempt(self, invocation: _Invocation) -> None:
+        record, config, _ = lambda_svc._get_func_record_for_ref(invocation.record["config"]["FunctionArn"])
+        if record is not None:  # as it is now, not as it was when it took the event
+            invocation.record = {**record, "config": config}
         settings, retries = invocation.settings, invocation.settings.get("MaximumRetryAttempts")
         if reserved_concurrency(invocation.record) == 0:
             self._give_up(invocation, None, "ZeroReservedConcurrency")

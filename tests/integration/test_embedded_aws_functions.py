@@ -298,6 +298,28 @@ def test_zero_reserved_concurrency_sends_events_to_the_failure_destination(aws: 
     assert record["requestPayload"] == {"kept": True}
 
 
+def test_an_event_that_waits_meets_the_function_as_it_is_when_its_turn_comes(aws: EmbeddedAws) -> None:
+    url, arn = aws.queue()
+    function = aws.function(SOURCE, Timeout=1)
+    lambda_ = aws.client("lambda")
+    lambda_.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
+    lambda_.put_function_event_invoke_config(
+        FunctionName=function, MaximumRetryAttempts=0, DestinationConfig={"OnFailure": {"Destination": arn}}
+    )
+    aws.invoke(function, {"mode": "sleep"}, kind="Event")
+    aws.until(lambda: aws.local("idle")["invocations"])
+    aws.invoke(function, {"waits": True}, kind="Event")
+    lambda_.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
+    aws.settle()
+    conditions = {
+        str(record["requestPayload"]): record["requestContext"]["condition"] for record in aws.bodies(url)
+    }
+    assert conditions == {
+        "{'mode': 'sleep'}": "RetriesExhausted",
+        "{'waits': True}": "ZeroReservedConcurrency",
+    }
+
+
 def test_new_code_is_used_at_once(aws: EmbeddedAws) -> None:
     function = aws.function("def handler(event, context): return 1")
     assert aws.invoke(function)[0] == 1
