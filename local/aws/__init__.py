@@ -16,8 +16,11 @@
 ``alarms``            evaluation, state-change events
 ``faults``            calls and deliveries that go wrong to order, seeded
 ``permissions``       each call of a function against its role, and the record of them
+``models``            Bedrock's models: calls passed on to a server
+``dynamodb``          strict conditions and updates, expiry that the stream tells of
+``limits``            what EventBridge, dashboards and Lambda refuse by size or form
 ``around``            how ours is put around a function of MiniStack's
-``templates``         what MiniStack's CloudFormation leaves out of our resources
+``templates``         what a template may say (``served.toml``), and what MiniStack leaves out
 ``notifications``     the mailbox of SNS e-mail subscriptions
 ``clock``             the time that alarms and schedules see
 ====================  =========================================================================
