@@ -81,7 +81,7 @@ def alive(processes: set[psutil.Process]) -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def workflows(full_size: bool) -> int:
     """Return how many workflows the demo runs with."""
-    return 40 if full_size else 6
+    return 40 if full_size else 4
 
 
 @pytest.fixture(scope="module")
