@@ -16,6 +16,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.integration.conftest import read_log
+
 PREFIX = "agentops-contract-"
 TRUST = {
     "Version": "2012-10-17",
@@ -200,19 +202,7 @@ class Cloud:
 
     def log(self, group: str) -> list[tuple[str, str]]:
         """Return what a log group holds, (stream, message) in the order of each stream."""
-        logs, found = self._client("logs"), []
-        pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group)
-        for stream in [one["logStreamName"] for page in pages for one in page["logStreams"]]:
-            token: Mapping[str, str] = {}
-            while True:
-                page = logs.get_log_events(
-                    logGroupName=group, logStreamName=stream, startFromHead=True, **token
-                )
-                found += [(stream, event["message"]) for event in page["events"]]
-                if token.get("nextToken") == page["nextForwardToken"]:
-                    break
-                token = {"nextToken": page["nextForwardToken"]}
-        return found
+        return read_log(self._client("logs"), group)
 
     def table(self, **settings: Any) -> str:
         """Create an on-demand table with the keys ``pk`` and ``sk``, both text, and return its name."""

@@ -83,6 +83,21 @@ def run_command(words: Sequence[str], variables: Mapping[str, str]) -> str:
     return done.stdout
 
 
+def read_log(logs: Any, group: str) -> list[tuple[str, str]]:
+    """Return what a log group holds, (stream, message) in the order of each stream."""
+    found = []
+    pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group)
+    for stream in [one["logStreamName"] for page in pages for one in page["logStreams"]]:
+        token: Mapping[str, str] = {}
+        while True:
+            page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
+            found += [(stream, event["message"]) for event in page["events"]]
+            if token.get("nextToken") == page["nextForwardToken"]:
+                break
+            token = {"nextToken": page["nextForwardToken"]}
+    return found
+
+
 class EmbeddedAws:
     """A running embedded AWS, and the few things that most tests do with it."""
 
@@ -191,20 +206,7 @@ class EmbeddedAws:
 
     def log(self, function: str) -> list[tuple[str, str]]:
         """Return a function's log, (stream, message) in the order of the streams."""
-        logs, group = self.client("logs"), f"/aws/lambda/{function}"
-        found = []
-        pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group)
-        for stream in [one["logStreamName"] for page in pages for one in page["logStreams"]]:
-            token: Mapping[str, str] = {}
-            while True:
-                page = logs.get_log_events(
-                    logGroupName=group, logStreamName=stream, startFromHead=True, **token
-                )
-                found += [(stream, event["message"]) for event in page["events"]]
-                if token.get("nextToken") == page["nextForwardToken"]:
-                    break
-                token = {"nextToken": page["nextForwardToken"]}
-        return found
+        return read_log(self.client("logs"), f"/aws/lambda/{function}")
 
     def local(self, path: str, body: Any = None) -> Any:
         """Ask one of the pages under /_local."""
