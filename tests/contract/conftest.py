@@ -55,7 +55,8 @@ def real_cloud(account: str, say: Callable[[str], object] = print) -> Cloud:
 def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
     """Give the AWS that the probes run in, and leave nothing in it."""
     if account := request.config.getoption("--against-aws", default=None):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped run cleans up, too
+        for number in (signal.SIGTERM, signal.SIGINT):  # a stopped run cleans up, in the background as well
+            signal.signal(number, signal.default_int_handler)
         capture = request.config.pluginmanager.getplugin("capturemanager")
 
         def say(text: str) -> None:
