@@ -11,7 +11,7 @@ CDK = node node_modules/aws-cdk/bin/cdk
 CONTEXT = -c environment=$(ENVIRONMENT) $(foreach pair,$(ARGS),$(if $(findstring =,$(pair)),-c $(pair),$(error ARGS: $(pair) has no value, expected key=value)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test contract prove synth deploy destroy test-alert lint bench docs prices lock clean
+.PHONY: help setup demo test check contract prove synth deploy destroy test-alert lint bench docs prices lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ demo: setup ## Deploy to the embedded AWS, run the agents, show the result (WORK
 	@PYTHONPATH=runtime python -m local.demo --workflows "$(WORKFLOWS)" --seed "$(SEED)" $(if $(KEEP),--keep) \
 		$(if $(PORT),--port "$(PORT)") $(if $(MODEL_URL),--model-url "$(MODEL_URL)") $(if $(MODEL),--model "$(MODEL)")
 
-test: setup lint ## Lint, types and every test at reduced size (≤ 5 minutes)
+test: ## Lint, types and every test at reduced size (≤ 5 minutes)
+	@$(MAKE) --no-print-directory -j2 lint check
+
+check: setup
 	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 contract: setup ## Check what we say of AWS: on the embedded one, or in an account (ACCOUNT=123456789012)
