@@ -41,12 +41,21 @@ DOMAIN_EVENTS: tuple[AgentEventType, ...] = (
 BUILT_IN: frozenset[str] = frozenset(str(member) for member in AgentEventType)
 
 SPAN = "span"
-"""Type of the record that `span()` leaves: a part of the trace, with no metric of its own."""
+"""Type of the record that `span()` and `track_tool()` leave: a part of the trace."""
+
+DECISION_OUTCOME = "decision_outcome"
+"""Type of the record that proves an earlier decision right or wrong."""
+
+TIME_RUNNING_OUT = "time_running_out"
+"""Type of the record of an invocation that nears its time limit."""
+
+RECORDS: frozenset[str] = frozenset({SPAN, DECISION_OUTCOME, TIME_RUNNING_OUT})
+"""What is kept like an event, but has no metric of its own."""
 
 MAX_NAME_LENGTH = 64
 
 # A metric's name is a key of the line, beside these.
-_RESERVED = frozenset({"timestamp", "level", SPAN})
+_RESERVED = RECORDS | {"timestamp", "level"}
 
 
 def is_valid_name(name: str) -> bool:

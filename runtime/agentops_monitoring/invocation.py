@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from agentops_monitoring import identity, trace
 from agentops_monitoring.encoding import render
 from agentops_monitoring.event_types import AgentEventType
-from agentops_monitoring.trace import Incoming, TraceContext
+from agentops_monitoring.propagation import Incoming, incoming
+from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
     from agentops_monitoring.monitor import AgentOpsMonitor
@@ -58,7 +59,7 @@ class Invocation:
         now = time.time_ns() // 1_000_000
         span_id = identity.new_span_id()
         request_id = request_id_of(self.lambda_context)
-        message = trace.incoming(self.event)
+        message = incoming(self.event)
         if message is None:
             # A retry keeps its request id, and so its workflow.
             workflow_id = request_id.replace("-", "") if request_id else os.urandom(16).hex()

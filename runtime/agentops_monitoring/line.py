@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from agentops_monitoring import catalogue, identity
 from agentops_monitoring.encoding import encode, encode_text
-from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, SPAN
+from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, RECORDS
 from agentops_monitoring.settings import Settings
 from agentops_monitoring.trace import TraceContext
 
@@ -107,7 +107,7 @@ class LineRenderer:
         common = f'","level":"{self._level}","Environment":{self._environment},"AgentName":{self._agent}'
         event = f',"agentops.event":{{"v":{VERSION},"id":"'
         before_at = f'","type":{encode_text(kind)},"agent":{self._agent},"env":{self._environment},"at":"'
-        if kind == SPAN:
+        if kind in RECORDS:
             head = _Head("", '{"timestamp":"', common + event, common + event, before_at)
         else:
             metric = kind if kind in BUILT_IN or kind in self._declared else CUSTOM_EVENT

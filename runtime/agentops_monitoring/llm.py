@@ -6,10 +6,14 @@ import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agentops_monitoring import arguments, responses, trace
+from agentops_monitoring.event_types import AgentEventType
+
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from agentops_monitoring.pricing import TokenUsage
+    from agentops_monitoring.recorder import Recorder
     from agentops_monitoring.trace import TraceContext
 
 _MAX_CALLS = 256
@@ -104,50 +108,99 @@ def claim(context: TraceContext, response_id: str | None, model: str, tokens: tu
     return False
 
 
-def converse_usage(answer: Mapping[str, Any]) -> TokenUsage | None:
-    """Return the tokens of an answer of Bedrock Converse, or of the last event of its stream."""
-    from agentops_monitoring.pricing import TokenUsage
-
-    usage = answer.get("usage")
-    if not usage:
+def track(
+    recorder: Recorder,
+    *,
+    model: str | None,
+    tokens: Mapping[str, object],
+    tier: str,
+    region: str | None,
+    provider: str | None,
+    response_id: str | None,
+    response: object,
+    duration_ms: float | None,
+) -> Decimal | None:
+    """Write a model call that the agent reports; see `AgentOpsMonitor.track_llm_usage`."""
+    problems: list[str] = []
+    response_id = arguments.label("response_id", response_id, problems)
+    tier = arguments.label("tier", tier, problems) or "standard"
+    read = None
+    if response is not None:
+        try:
+            model_read, id_read, read = responses.read_response(response)
+            model, response_id = model_read if model is None else model, response_id or id_read
+        except Exception as error:  # noqa: BLE001 - a response of a shape nobody foresaw
+            problems.append(f"response cannot be read: {type(error).__name__}")
+    given = dict(tokens)
+    if read is not None and given["input_tokens"] is None and given["output_tokens"] is None:
+        given = {name: getattr(read, name) for name in given}
+        tier = read.tier if tier == "standard" else tier
+    if not arguments.is_text(model) or not model:
+        problems.append(f"model {arguments.shown(model)} is no name")
+        model = "unknown"
+    counts: dict[str, int | None] = {}
+    for name, value in given.items():
+        counts[name] = token_count(value)
+        if counts[name] is None:
+            problems.append(f"{name} {arguments.shown(value)} is no number of tokens")
+    recorder.check(problems)
+    try:
+        return record_call(
+            recorder,
+            model=model,
+            tokens=counts,
+            tier=tier,
+            region=arguments.label("region", region, problems),
+            provider=arguments.label("provider", provider, problems),
+            response_id=response_id,
+            duration_ms=duration_ms,
+            source="manual",
+            problems=problems,
+            context=trace.current(),
+        )
+    except Exception:  # noqa: BLE001 - never into the agent
         return None
-    tier = (answer.get("serviceTier") or {}).get("type", "standard")
-    return TokenUsage.from_bedrock(usage)._replace(tier="standard" if tier == "default" else tier)
 
 
-def read_response(response: object) -> tuple[str | None, str | None, TokenUsage | None]:
-    """Return model, response id and tokens of a response of Bedrock Converse, Anthropic or OpenAI."""
-    from agentops_monitoring.pricing import TokenUsage
+def record_call(
+    recorder: Recorder,
+    *,
+    model: str,
+    tokens: Mapping[str, int | None],
+    tier: str,
+    region: str | None,
+    provider: str | None,
+    response_id: str | None,
+    duration_ms: float | None,
+    source: str,
+    problems: list[str],
+    context: TraceContext,
+) -> Decimal | None:
+    """Write one model call; the way in for our own instrumentation. A count of None is not known."""
+    from agentops_monitoring import pricing
 
-    body = _mapping(response)
-    usage = _mapping(body.get("usage"))
-    model, response_id = body.get("model"), body.get("id")
-    tokens = None
-    if "inputTokens" in usage:
-        tokens = converse_usage(body)
-        response_id = _mapping(body.get("ResponseMetadata")).get("RequestId")
-    elif "prompt_tokens" in usage or "input_tokens_details" in usage:
-        tier = body.get("service_tier")
-        tokens = TokenUsage.from_openai(_deep(usage), tier if isinstance(tier, str) else None)
-    elif "input_tokens" in usage:
-        tokens = TokenUsage.from_anthropic(_deep(usage))
-    return (
-        model if isinstance(model, str) else None,
-        response_id if isinstance(response_id, str) else None,
-        tokens,
-    )
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    dump = getattr(type(value), "model_dump", None)
-    if callable(dump):
-        dumped = dump(value)
-        return dumped if isinstance(dumped, Mapping) else {}
-    return vars(value) if hasattr(value, "__dict__") else {}
-
-
-def _deep(usage: Mapping[str, Any]) -> dict[str, Any]:
-    plain = (str, int, float, bool, type(None))
-    return {key: value if isinstance(value, plain) else _mapping(value) for key, value in usage.items()}
+    known = {name: count for name, count in tokens.items() if count is not None}
+    cost = None
+    if len(known) == len(tokens):
+        try:
+            cost = price(model, pricing.TokenUsage(**known, tier=tier), region)
+        except Exception as error:  # noqa: BLE001 - no price is better than no event
+            problems.append(f"no price: {type(error).__name__}")
+        counts = tuple(known.values())
+        if source == "auto":
+            remember(context, response_id, model, counts)
+        elif claim(context, response_id, model, counts):
+            return cost
+    data: dict[str, Any] = {
+        "gen_ai.request.model": model,
+        "gen_ai.provider.name": provider or provider_of(model),
+        **{field: tokens[name] for name, field in TOKEN_FIELDS},
+        "gen_ai.response.id": response_id,
+        "cost_usd": None if cost is None else f"{cost:f}",
+        "duration_ms": duration_ms,
+        "source": source,
+        "tier": tier,
+        "region": region,
+    }
+    recorder.emit(AgentEventType.LLM_USAGE, data, context=context, problems=problems, checked=True)
+    return cost

@@ -6,17 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentops_monitoring import arguments, identity, settings, trace, transport
+from agentops_monitoring import arguments, identity, trace
 from agentops_monitoring.event_types import AgentEventType
-from agentops_monitoring.line import LineRenderer
+from agentops_monitoring.recorder import Recorder
 from agentops_monitoring.scopes import Span, Workflow
-from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
 
-class AgentOpsMonitor:
+class AgentOpsMonitor(Recorder):
     """Records what one agent does, as one JSON line per event.
 
     No method blocks, calls a network or raises into the agent. Wrong *arguments* are recorded with the
@@ -29,21 +28,6 @@ class AgentOpsMonitor:
         The agent's name on dashboards and in alarms; `AGENTOPS_AGENT_NAME`, else the function's name, when
         left out.
     """
-
-    def __init__(self, agent_name: str | None = None) -> None:
-        self._settings = settings.load()
-        self._unsaid: list[str] = []
-        named = self._settings.agent_name if agent_name is None else agent_name
-        self.agent_name = arguments.agent_name(named)
-        if not (arguments.is_text(named) and named == self.agent_name):
-            self._unsaid.append(f"agent_name {arguments.shown(named)} is {arguments.AGENT_NAME_RULE}")
-            self._check(self._unsaid)
-        self._lines = LineRenderer(self.agent_name, self._settings)
-
-    @property
-    def current(self) -> TraceContext:
-        """The workflow, trace and span that an event recorded now would belong to."""
-        return trace.current()
 
     def record_event(self, event_type: AgentEventType | str, data: Mapping[str, Any] | None = None) -> str:
         """Record an event.
@@ -183,93 +167,23 @@ class AgentOpsMonitor:
         """
         from agentops_monitoring import llm
 
-        problems: list[str] = []
-        response_id = arguments.label("response_id", response_id, problems)
-        tier = arguments.label("tier", tier, problems) or "standard"
-        read = None
-        if response is not None:
-            try:
-                model_read, id_read, read = llm.read_response(response)
-                model, response_id = model_read if model is None else model, response_id or id_read
-            except Exception as error:  # noqa: BLE001 - a response of a shape nobody foresaw
-                problems.append(f"response cannot be read: {type(error).__name__}")
-        given: dict[str, object] = {
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "cache_read_tokens": cache_read_tokens,
-            "cache_write_tokens": cache_write_tokens,
-            "cache_write_1h_tokens": cache_write_1h_tokens,
-        }
-        if read is not None and input_tokens is None and output_tokens is None:
-            given = {name: getattr(read, name) for name in given}
-            tier = read.tier if tier == "standard" else tier
-        if not arguments.is_text(model) or not model:
-            problems.append(f"model {arguments.shown(model)} is no name")
-            model = "unknown"
-        tokens: dict[str, int | None] = {}
-        for name, value in given.items():
-            tokens[name] = llm.token_count(value)
-            if tokens[name] is None:
-                problems.append(f"{name} {arguments.shown(value)} is no number of tokens")
-        self._check(problems)
-        try:
-            return self.record_call(
-                model=model,
-                tokens=tokens,
-                tier=tier,
-                region=arguments.label("region", region, problems),
-                provider=arguments.label("provider", provider, problems),
-                response_id=response_id,
-                duration_ms=duration_ms,
-                source="manual",
-                problems=problems,
-                context=trace.current(),
-            )
-        except Exception:  # noqa: BLE001 - never into the agent
-            return None
-
-    def record_call(
-        self,
-        *,
-        model: str,
-        tokens: Mapping[str, int | None],
-        tier: str,
-        region: str | None,
-        provider: str | None,
-        response_id: str | None,
-        duration_ms: float | None,
-        source: str,
-        problems: list[str],
-        context: TraceContext,
-    ) -> Decimal | None:
-        """Write one model call; the way in for our own instrumentation. A count of None is not known."""
-        from agentops_monitoring import llm, pricing
-
-        known = {name: count for name, count in tokens.items() if count is not None}
-        cost = None
-        if len(known) == len(tokens):
-            try:
-                cost = llm.price(model, pricing.TokenUsage(**known, tier=tier), region)
-            except Exception as error:  # noqa: BLE001 - no price is better than no event
-                problems.append(f"no price: {type(error).__name__}")
-            counts = tuple(known.values())
-            if source == "auto":
-                llm.remember(context, response_id, model, counts)
-            elif llm.claim(context, response_id, model, counts):
-                return cost
-        data: dict[str, Any] = {
-            "gen_ai.request.model": model,
-            "gen_ai.provider.name": provider or llm.provider_of(model),
-            **{field: tokens[name] for name, field in llm.TOKEN_FIELDS},
-            "gen_ai.response.id": response_id,
-            "cost_usd": None if cost is None else f"{cost:f}",
-            "duration_ms": duration_ms,
-            "source": source,
-            "tier": tier,
-            "region": region,
-        }
-        self.emit(AgentEventType.LLM_USAGE, data, context=context, problems=problems, checked=True)
-        return cost
+        return llm.track(
+            self,
+            model=model,
+            tokens={
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "cache_read_tokens": cache_read_tokens,
+                "cache_write_tokens": cache_write_tokens,
+                "cache_write_1h_tokens": cache_write_1h_tokens,
+            },
+            tier=tier,
+            region=region,
+            provider=provider,
+            response_id=response_id,
+            response=response,
+            duration_ms=duration_ms,
+        )
 
     def send_message(self, *, to: str, message_type: str, payload: Any) -> str:
         """Send a message to another agent over the bus `EVENT_BUS_NAME`.
@@ -324,48 +238,3 @@ class AgentOpsMonitor:
     def workflow(self, workflow_id: str | None = None) -> Workflow:
         """Return a context manager: what is recorded inside belongs to that workflow, else to a new one."""
         return Workflow(workflow_id)
-
-    def emit(
-        self,
-        kind: str,
-        data: object,
-        *,
-        context: TraceContext | None = None,
-        span_id: str | None = None,
-        parent_id: str | None = None,
-        at_ms: int | None = None,
-        problems: list[str] | None = None,
-        checked: bool = False,
-    ) -> str:
-        """Write one event; the way in for our own instrumentation, which knows its spans.
-
-        Without a `span_id` the event gets one of its own, below the current span.
-        """
-        if problems and not checked:
-            self._check(problems)
-        try:
-            if self._unsaid:
-                problems = [*self._unsaid, *(problems or ())]
-                self._unsaid = []
-            if context is None:
-                context = trace.current()
-            if span_id is None:
-                span_id = identity.new_span_id()
-                parent_id = context.span_id
-            event_id, lines = self._lines.render(
-                kind,
-                data,
-                context,
-                span_id=span_id,
-                parent_id=parent_id,
-                at_ms=time.time_ns() // 1_000_000 if at_ms is None else at_ms,
-                problems=problems,
-            )
-            transport.write(lines)
-        except Exception:  # noqa: BLE001 - never into the agent
-            return ""
-        return event_id
-
-    def _check(self, problems: Sequence[str]) -> None:
-        if self._settings.strict and problems:
-            raise ValueError("; ".join(problems))

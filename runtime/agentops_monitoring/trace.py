@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from typing import Any, NamedTuple
 
 from agentops_monitoring import identity
 from agentops_monitoring.encoding import encode_text
@@ -17,17 +15,19 @@ MAX_WORKFLOW_ID = 256
 _HEX = frozenset("0123456789abcdef")
 
 
-def _is_hex(text: object, length: int) -> bool:
+def is_hex(text: object, length: int) -> bool:
+    """Whether a value is a text of so many lowercase hexadecimal digits."""
     return type(text) is str and len(text) == length and _HEX.issuperset(text)
 
 
-def _is_id(text: object, length: int) -> bool:
-    return _is_hex(text, length) and text != "0" * length
+def is_id(text: object, length: int) -> bool:
+    """Whether a value is a valid W3C id of so many digits: all zeros is none."""
+    return is_hex(text, length) and text != "0" * length
 
 
 def trace_id_of(workflow_id: str) -> str:
     """Return the workflow id itself where it can be a trace id, else a hash of it."""
-    return workflow_id if _is_id(workflow_id, 32) else identity.digest(workflow_id, 16)
+    return workflow_id if is_id(workflow_id, 32) else identity.digest(workflow_id, 16)
 
 
 def normal_workflow_id(workflow_id: str) -> str:
@@ -35,22 +35,6 @@ def normal_workflow_id(workflow_id: str) -> str:
     if len(workflow_id) <= MAX_WORKFLOW_ID:
         return workflow_id
     return f"{workflow_id[: MAX_WORKFLOW_ID - 33]}-{identity.digest(workflow_id, 16)}"
-
-
-class Incoming(NamedTuple):
-    """The context that came with a message."""
-
-    workflow_id: str
-    trace_id: str
-    span_id: str
-    """The sender's message span."""
-    sender: str | None
-    to: str | None
-    hop: int
-    sent_ms: int
-    message_id: str
-    message_type: str
-    workflow_started_ms: int
 
 
 class TraceContext:
@@ -99,23 +83,6 @@ class TraceContext:
             setattr(inner, name, getattr(self, name))
         inner.span_id = span_id
         return inner
-
-    def carried(
-        self, *, span_id: str, sender: str, to: str | None, message_id: str, sent_ms: int
-    ) -> dict[str, Any]:
-        """Return what a message carries in `detail["agentops"]`."""
-        carried: dict[str, Any] = {
-            "traceparent": f"00-{self.trace_id}-{span_id}-01",
-            "workflow_id": self.workflow_id,
-            "from": sender,
-            "hop": self.hop + 1,
-            "sent_ms": sent_ms,
-            "message_id": message_id,
-            "workflow_started_ms": self.workflow_started_ms or sent_ms,
-        }
-        if to is not None:
-            carried["to"] = to
-        return carried
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("agentops_context", default=None)
@@ -178,44 +145,6 @@ def _root_of(header: str) -> str | None:
         name, _, value = field.strip().partition("=")
         if name == "Root":
             parts = value.split("-")
-            if len(parts) == 3 and _is_id(parts[1] + parts[2], 32):
+            if len(parts) == 3 and is_id(parts[1] + parts[2], 32):
                 return parts[1] + parts[2]
     return None
-
-
-def incoming(event: object) -> Incoming | None:
-    """Read the context out of an EventBridge event; None where there is none, or none that makes sense."""
-    if type(event) is not dict:
-        return None
-    detail = event.get("detail")
-    carried = detail.get("agentops") if isinstance(detail, Mapping) else None
-    if not isinstance(carried, Mapping):
-        return None
-    parent = str(carried.get("traceparent", "")).split("-")
-    # Later versions may append fields; ff is forbidden: https://www.w3.org/TR/trace-context/#version.
-    if len(parent) < 4 or not _is_hex(parent[0], 2) or parent[0] == "ff":
-        return None
-    trace_id, span_id = parent[1], parent[2]
-    if not _is_id(trace_id, 32) or not _is_id(span_id, 16):
-        return None
-    sent_ms = _count(carried.get("sent_ms"))
-    return Incoming(
-        workflow_id=_name(carried.get("workflow_id")) or trace_id,
-        trace_id=trace_id,
-        span_id=span_id,
-        sender=_name(carried.get("from")),
-        to=_name(carried.get("to")),
-        hop=_count(carried.get("hop")),
-        sent_ms=sent_ms,
-        message_id=_name(carried.get("message_id")) or span_id,
-        message_type=_name(event.get("detail-type")) or "",
-        workflow_started_ms=_count(carried.get("workflow_started_ms")) or sent_ms,
-    )
-
-
-def _name(value: object) -> str | None:
-    return value if type(value) is str and value else None
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0

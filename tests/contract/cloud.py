@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.integration.conftest import read_log
+from local.report.recount import messages
 
 PREFIX = "agentops-contract-"
 TRUST = {
@@ -202,7 +202,7 @@ class Cloud:
 
     def log(self, group: str) -> list[tuple[str, str]]:
         """Return what a log group holds, (stream, message) in the order of each stream."""
-        return read_log(self._client("logs"), group)
+        return list(messages(self._client("logs"), group))
 
     def table(self, **settings: Any) -> str:
         """Create an on-demand table with the keys ``pk`` and ``sk``, both text, and return its name."""

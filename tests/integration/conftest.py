@@ -12,6 +12,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,8 @@ from typing import IO, Any
 import boto3
 import pytest
 from botocore.config import Config
+
+from local.report.recount import messages
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-local" / "bin" / "python"
@@ -53,6 +56,19 @@ def start_embedded_aws(
     return process, line.split()[1]
 
 
+@contextmanager
+def running_aws(
+    *arguments: str, errors: IO[str] | None = None, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a process of its own, give it with its URL, and see that it ends clean."""
+    process, url = start_embedded_aws(*arguments, errors=errors, **variables)
+    try:
+        yield process, url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
 def cli_variables(url: str, home: Path) -> dict[str, str]:
     """Return the variables under which the CDK CLI takes the embedded AWS for an account of its own."""
     return {
@@ -81,21 +97,6 @@ def run_command(words: Sequence[str], variables: Mapping[str, str]) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
-
-
-def read_log(logs: Any, group: str) -> list[tuple[str, str]]:
-    """Return what a log group holds, (stream, message) in the order of each stream."""
-    found = []
-    pages = logs.get_paginator("describe_log_streams").paginate(logGroupName=group)
-    for stream in [one["logStreamName"] for page in pages for one in page["logStreams"]]:
-        token: Mapping[str, str] = {}
-        while True:
-            page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
-            found += [(stream, event["message"]) for event in page["events"]]
-            if token.get("nextToken") == page["nextForwardToken"]:
-                break
-            token = {"nextToken": page["nextForwardToken"]}
-    return found
 
 
 class EmbeddedAws:
@@ -206,7 +207,7 @@ class EmbeddedAws:
 
     def log(self, function: str) -> list[tuple[str, str]]:
         """Return a function's log, (stream, message) in the order of the streams."""
-        return read_log(self.client("logs"), f"/aws/lambda/{function}")
+        return list(messages(self.client("logs"), f"/aws/lambda/{function}"))
 
     def local(self, path: str, body: Any = None) -> Any:
         """Ask one of the pages under /_local."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentops_monitoring import instrument, llm, trace
+from agentops_monitoring import instrument, llm, responses, trace
 from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def after_call(http_response: Any, parsed: Any, model: Any, context: Any, **_: A
         usage = None
         with suppress(Exception):  # figures of a shape nobody foresaw: a call without a price
             if model.name == "Converse":
-                usage = llm.converse_usage(parsed)
+                usage = responses.converse_usage(parsed)
             else:
                 body = _json_object(raw)
                 response_id = body.get("id") or response_id
-                usage = _body_usage(body, metadata.get("HTTPHeaders", {}))
+                usage = responses.body_usage(body, metadata.get("HTTPHeaders", {}))
         _record(call, response_id, usage)
 
 
@@ -134,7 +134,7 @@ class RecordedStream:
     def _completed_by(self, event: Mapping[str, Any]) -> bool:
         metadata = event.get("metadata")
         if metadata is not None:
-            self._usage = llm.converse_usage(metadata)
+            self._usage = responses.converse_usage(metadata)
             return True
         piece = event.get("chunk", {}).get("bytes", b"")
         if b'"usage"' in piece or b"invocationMetrics" in piece:
@@ -146,7 +146,7 @@ class RecordedStream:
                 self._seen.setdefault("usage", {}).update(found or {})
             if body.get("amazon-bedrock-invocationMetrics"):
                 self._seen["amazon-bedrock-invocationMetrics"] = body["amazon-bedrock-invocationMetrics"]
-            self._usage = _body_usage(self._seen, {})
+            self._usage = responses.body_usage(self._seen, {})
         return "amazon-bedrock-invocationMetrics" in self._seen
 
     def _finish(self) -> None:
@@ -169,7 +169,8 @@ class RecordedAsyncStream(RecordedStream):
 
 
 def _record(call: _Call, response_id: str | None, usage: TokenUsage | None) -> None:
-    instrument.monitor().record_call(
+    llm.record_call(
+        instrument.monitor(),
         model=call.model,
         tokens=dict.fromkeys(_TOKENS) if usage is None else {name: getattr(usage, name) for name in _TOKENS},
         tier="standard" if usage is None else usage.tier,
@@ -183,41 +184,6 @@ def _record(call: _Call, response_id: str | None, usage: TokenUsage | None) -> N
         else [],
         context=call.context,
     )
-
-
-def _body_usage(body: Mapping[str, Any], headers: Mapping[str, str]) -> TokenUsage | None:
-    """Read the tokens of InvokeModel, whose body is the model's own."""
-    from agentops_monitoring.pricing import TokenUsage
-
-    usage = body.get("usage")
-    if isinstance(usage, Mapping):
-        if "input_tokens" in usage:
-            return TokenUsage.from_anthropic(usage)
-        if "prompt_tokens" in usage:
-            return TokenUsage.from_openai(usage)
-        if "inputTokens" in usage:
-            counts = {**usage}
-            for kind in ("Read", "Write"):
-                counts.setdefault(f"cache{kind}InputTokens", usage.get(f"cache{kind}InputTokenCount", 0))
-            return TokenUsage.from_bedrock(counts)
-    metrics = body.get("amazon-bedrock-invocationMetrics")
-    if isinstance(metrics, Mapping):
-        return TokenUsage(
-            metrics["inputTokenCount"],
-            metrics["outputTokenCount"],
-            metrics.get("cacheReadInputTokenCount") or 0,
-            metrics.get("cacheWriteInputTokenCount") or 0,
-        )
-    prefix = "x-amzn-bedrock-"
-    if f"{prefix}input-token-count" in headers:
-        return TokenUsage(
-            int(headers[f"{prefix}input-token-count"]),
-            # An embedding has no output.
-            int(headers.get(f"{prefix}output-token-count", 0)),
-            int(headers.get(f"{prefix}cache-read-input-token-count", 0)),
-            int(headers.get(f"{prefix}cache-write-input-token-count", 0)),
-        )
-    return None
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:

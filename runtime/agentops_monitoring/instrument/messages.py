@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agentops_monitoring import identity, instrument, settings, trace
 from agentops_monitoring.encoding import encode
 from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.propagation import carried
 from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ def _carry(
         problems.append("the payload's own field environment was replaced, rules route by it")
     ours: dict[str, Any] = {
         "environment": environment,
-        "agentops": context.carried(
-            span_id=span_id, sender=monitor.agent_name, to=to, message_id=message_id, sent_ms=sent_ms
+        "agentops": carried(
+            context, span_id=span_id, sender=monitor.agent_name, to=to, message_id=message_id, sent_ms=sent_ms
         ),
     }
     if ours.keys().isdisjoint(detail):

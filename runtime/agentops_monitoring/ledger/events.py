@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, DOMAIN_EVENTS, SPAN, AgentEventType
+from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, DOMAIN_EVENTS, RECORDS, AgentEventType
 from agentops_monitoring.ledger.exact import number
 from agentops_monitoring.pricing import TokenUsage, llm_cost, resolve
 
@@ -90,7 +90,7 @@ class Event:
     def is_domain(self) -> bool:
         """Whether costs are attributed to it: the five domain events and what agents declare."""
         return self.metric in DOMAIN_EVENTS or (
-            self.metric not in BUILT_IN and self.metric not in (CUSTOM_EVENT, SPAN)
+            self.metric not in BUILT_IN and self.metric != CUSTOM_EVENT and self.metric not in RECORDS
         )
 
     def fields(self) -> Mapping[str, Any]:
@@ -194,7 +194,7 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
 
 def _metric(event_type: str, line: Mapping[str, Any]) -> str:
     # The monitor gives a declared type its own metric, and that stands in the line.
-    if event_type in BUILT_IN or event_type == SPAN or line.get(event_type) == 1:
+    if event_type in BUILT_IN or event_type in RECORDS or line.get(event_type) == 1:
         return event_type
     return CUSTOM_EVENT
 

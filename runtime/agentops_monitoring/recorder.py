@@ -1,0 +1,74 @@
+"""The way of one event from a call to its line; what the monitor and our own instrumentation both use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from agentops_monitoring import arguments, identity, settings, trace, transport
+from agentops_monitoring.line import LineRenderer
+from agentops_monitoring.trace import TraceContext
+
+
+class Recorder:
+    """Writes the events of one agent; see `AgentOpsMonitor` for its parameters."""
+
+    def __init__(self, agent_name: str | None = None) -> None:
+        self.settings = settings.load()
+        self._unsaid: list[str] = []
+        named = self.settings.agent_name if agent_name is None else agent_name
+        self.agent_name = arguments.agent_name(named)
+        if not (arguments.is_text(named) and named == self.agent_name):
+            self._unsaid.append(f"agent_name {arguments.shown(named)} is {arguments.AGENT_NAME_RULE}")
+            self.check(self._unsaid)
+        self._lines = LineRenderer(self.agent_name, self.settings)
+
+    @property
+    def current(self) -> TraceContext:
+        """The workflow, trace and span that an event recorded now would belong to."""
+        return trace.current()
+
+    def emit(
+        self,
+        kind: str,
+        data: object,
+        *,
+        context: TraceContext | None = None,
+        span_id: str | None = None,
+        parent_id: str | None = None,
+        at_ms: int | None = None,
+        problems: list[str] | None = None,
+        checked: bool = False,
+    ) -> str:
+        """Write one event; the way in for our own instrumentation, which knows its spans.
+
+        Without a `span_id` the event gets one of its own, below the current span.
+        """
+        if problems and not checked:
+            self.check(problems)
+        try:
+            if self._unsaid:
+                problems = [*self._unsaid, *(problems or ())]
+                self._unsaid = []
+            if context is None:
+                context = trace.current()
+            if span_id is None:
+                span_id = identity.new_span_id()
+                parent_id = context.span_id
+            event_id, lines = self._lines.render(
+                kind,
+                data,
+                context,
+                span_id=span_id,
+                parent_id=parent_id,
+                at_ms=time.time_ns() // 1_000_000 if at_ms is None else at_ms,
+                problems=problems,
+            )
+            transport.write(lines)
+        except Exception:  # noqa: BLE001 - never into the agent
+            return ""
+        return event_id
+
+    def check(self, problems: Sequence[str]) -> None:
+        if self.settings.strict and problems:
+            raise ValueError("; ".join(problems))
