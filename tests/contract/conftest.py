@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.contract.cloud import Cloud
-from tests.integration.conftest import ACCOUNT, REGION, start_embedded_aws
+from tests.integration.conftest import ACCOUNT, REGION, running_aws
 
 # The path against a real account is exercised by pointing it at an embedded AWS: with this, and nothing else.
 REHEARSAL = "AGENTOPS_CONTRACT_REHEARSAL"
@@ -73,12 +73,8 @@ def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
             left = found.clean_up()
             assert not left, f"left behind, remove it yourself: {left}"
         return
-    process, url = start_embedded_aws("--retry-seconds", "0.05")
     credentials = {"aws_access_key_id": ACCOUNT, "aws_secret_access_key": "local"}
-    try:
+    with running_aws("--retry-seconds", "0.05") as (_, url):
         found = Cloud(ACCOUNT, REGION, endpoint=url, credentials=credentials)
         yield found
         assert not found.clean_up()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from tests.contract.cloud import PREFIX, Cloud
 from tests.contract.conftest import REHEARSAL, real_cloud
-from tests.integration.conftest import REGION, ROOT, start_embedded_aws
+from tests.integration.conftest import REGION, ROOT, running_aws
 
 ACCOUNT = "123456789012"
 FOLDER = Path(__file__).parent
@@ -34,12 +33,8 @@ def test_makes(cloud: Cloud) -> None:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Give the URL of an embedded AWS."""
-    process, url = start_embedded_aws("--retry-seconds", "0.05")
-    try:
+    with running_aws("--retry-seconds", "0.05") as (_, url):
         yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
 
 
 def run(*arguments: str, **variables: str) -> tuple[int, str]:

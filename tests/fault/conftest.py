@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import EmbeddedAws, start_embedded_aws
+from tests.integration.conftest import EmbeddedAws, running_aws
 
 
 class FaultyAws(EmbeddedAws):
@@ -57,12 +56,8 @@ class FaultyAws(EmbeddedAws):
 @pytest.fixture(scope="module")
 def started() -> Iterator[FaultyAws]:
     """Start one for a module."""
-    process, url = start_embedded_aws("--retry-seconds", "0.05")
-    try:
+    with running_aws("--retry-seconds", "0.05") as (_, url):
         yield FaultyAws(url)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
 
 
 @pytest.fixture

@@ -231,9 +231,5 @@ class EmbeddedAws:
 @pytest.fixture(scope="session")
 def aws() -> Iterator[EmbeddedAws]:
     """Give the session's embedded AWS."""
-    process, url = start_embedded_aws("--retry-seconds", "0.05", "--function-env", "GIVEN=by the driver")
-    try:
+    with running_aws("--retry-seconds", "0.05", "--function-env", "GIVEN=by the driver") as (_, url):
         yield EmbeddedAws(url)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0

@@ -7,7 +7,6 @@ import gzip
 import json
 import math
 import random
-import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from agentops_monitoring import catalogue
 from agentops_monitoring.emf import emf_lines
 from agentops_monitoring.functions.gauges import gauges
 from tests.integration import reviewed
-from tests.integration.conftest import EmbeddedAws, start_embedded_aws
+from tests.integration.conftest import EmbeddedAws, running_aws
 
 pytestmark = pytest.mark.xdist_group("embedded_aws_clock")
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -91,12 +90,8 @@ class MovedAws(EmbeddedAws):
 
 @pytest.fixture(scope="module")
 def moved() -> Iterator[MovedAws]:
-    process, url = start_embedded_aws("--retry-seconds", "0.05")
-    try:
+    with running_aws("--retry-seconds", "0.05") as (_, url):
         yield MovedAws(url)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
 
 
 WRONG: list[Any] = [[1], {}, 5, "", *({"advance_seconds": wrong} for wrong in (None, "5", [5]))]

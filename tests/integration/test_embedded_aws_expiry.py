@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import Any
 
 from agentops_monitoring.export.stream import inserted
-from tests.integration.conftest import EmbeddedAws, start_embedded_aws
+from tests.integration.conftest import EmbeddedAws, running_aws
 
 DAY = 86_400
 TELL = """
@@ -19,13 +18,8 @@ def handler(event, context):
 
 
 def test_expiry_is_a_removal_by_the_service_and_no_event() -> None:
-    process, url = start_embedded_aws()
-    try:
-        aws = EmbeddedAws(url)
-        told = expire(aws)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+    with running_aws() as (_, url):
+        told = expire(EmbeddedAws(url))
     names = [(each["eventName"], each["dynamodb"]["Keys"]["pk"]["S"]) for each in told]
     assert names == [("INSERT", "mortal"), ("INSERT", "lasting"), ("INSERT", "eternal"), ("REMOVE", "mortal")]
     # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-streams.html

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import ACCOUNT, REGION, EmbeddedAws, start_embedded_aws
+from tests.integration.conftest import ACCOUNT, REGION, EmbeddedAws, running_aws
 
 pytestmark = pytest.mark.xdist_group("letters")
 
@@ -34,13 +34,8 @@ class Told(EmbeddedAws):
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     path = tmp_path_factory.mktemp("letters") / "errors.log"
-    with path.open("w") as errors:
-        process, url = start_embedded_aws("--retry-seconds", "0.05", errors=errors)
-    try:
+    with path.open("w") as errors, running_aws("--retry-seconds", "0.05", errors=errors) as (_, url):
         yield Told(url, path)
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
 
 
 def role(cloud: Told) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from local.model_server import ModelServer
 from tests.fault.conftest import FaultyAws
-from tests.integration.conftest import ACCOUNT, REGION, start_embedded_aws
+from tests.integration.conftest import ACCOUNT, REGION, running_aws
 
 pytestmark = pytest.mark.xdist_group("models")
 
@@ -38,12 +38,10 @@ def cloud() -> Iterator[FaultyAws]:
     counts |= {"cacheReadInputTokens": 0, "cacheWriteInputTokens": 0}
     server = ModelServer(0, lambda request: (f"heard {request['messages']}", "end_turn", counts))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    process, url = start_embedded_aws("--model-url", server.url)
     try:
-        yield FaultyAws(url)
+        with running_aws("--model-url", server.url) as (_, url):
+            yield FaultyAws(url)
     finally:
-        process.terminate()
-        process.communicate(timeout=10)
         server.shutdown()
         server.server_close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from .conftest import ACCOUNT, REGION, cli_variables, run_command, start_embedded_aws
+from .conftest import ACCOUNT, REGION, cli_variables, run_command, running_aws
 
 pytestmark = pytest.mark.xdist_group("redeploy")
 
@@ -24,10 +23,8 @@ Run = Callable[..., str]
 @pytest.fixture(scope="module")
 def account() -> Iterator[str]:
     """Start an account of its own and return its endpoint."""
-    process, url = start_embedded_aws()
-    yield url
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    with running_aws() as (_, url):
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from .conftest import ACCOUNT, REGION, EmbeddedAws, start_embedded_aws
+from .conftest import ACCOUNT, REGION, EmbeddedAws, running_aws
 from .served import deploy
 
 pytestmark = pytest.mark.xdist_group("templates")
@@ -91,12 +90,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.fixture(scope="module")
 def aws() -> Iterator[EmbeddedAws]:
     """Start an AWS whose clock may move, where no retry comes within the least age that may be set."""
-    process, url = start_embedded_aws("--retry-seconds", "100")
-    try:
+    with running_aws("--retry-seconds", "100") as (_, url):
         yield EmbeddedAws(url)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
 
 
 def table(aws: EmbeddedAws) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import threading
 import tomllib
@@ -18,7 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from . import served
-from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables, start_embedded_aws
+from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables, running_aws
 from .served import deploy, status
 
 pytestmark = pytest.mark.xdist_group("templates")
@@ -100,17 +99,13 @@ LAST = {"Type": "AWS::SSM::Parameter", "Properties": {"Name": "taken", "Type": "
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[psutil.Process, EmbeddedAws]]:
     """Start an AWS of its own, with code in a bucket and a parameter whose name is then taken."""
-    process, url = start_embedded_aws("--retry-seconds", "0.05")
-    aws = EmbeddedAws(url)
-    aws.client("s3").create_bucket(Bucket="code")
-    for word in ("one", "two"):
-        aws.client("s3").put_object(Bucket="code", Key=f"{word}.zip", Body=served.code(word))
-    aws.client("ssm").put_parameter(Name="taken", Type="String", Value="v")
-    try:
+    with running_aws("--retry-seconds", "0.05") as (process, url):
+        aws = EmbeddedAws(url)
+        aws.client("s3").create_bucket(Bucket="code")
+        for word in ("one", "two"):
+            aws.client("s3").put_object(Bucket="code", Key=f"{word}.zip", Body=served.code(word))
+        aws.client("ssm").put_parameter(Name="taken", Type="String", Value="v")
         yield psutil.Process(process.pid), aws
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from agentops_monitoring.ledger.schema import Tables
-from tests.integration.conftest import ACCOUNT, REGION, start_embedded_aws
+from tests.integration.conftest import ACCOUNT, REGION, running_aws
 
 TABLES = Tables("agent-monitoring-test", "agent-decisions-test", "agent-ledger-test")
 
@@ -52,10 +51,8 @@ def create_tables(client: Any) -> None:
 @pytest.fixture(scope="session")
 def embedded_aws() -> Iterator[str]:
     """Start an embedded AWS and give its URL."""
-    process, url = start_embedded_aws()
-    yield url
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    with running_aws() as (_, url):
+        yield url
 
 
 @pytest.fixture(
