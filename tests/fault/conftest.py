@@ -38,15 +38,7 @@ class FaultyAws(EmbeddedAws):
 
     def table(self) -> str:
         """Create a table and return its name."""
-        name = self.name("table")
-        self.client("dynamodb").create_table(
-            TableName=name,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
-        )
-        return name
+        return self.stream_table()[0]
 
     def keys(self, table: str) -> set[str]:
         """Return the keys of a table's items."""

@@ -294,9 +294,7 @@ def test_a_dead_letter_follows_when_no_attempt_succeeds(aws: FaultyAws) -> None:
 
 
 def test_streams_repeat_and_wait_but_keep_their_order(aws: FaultyAws) -> None:
-    table = aws.table()
-    function, url = aws.relay(COUNTER)
-    stream = aws.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
+    (function, url), (table, stream) = aws.relay(COUNTER), aws.stream_table()
     aws.client("lambda").create_event_source_mapping(
         FunctionName=function, EventSourceArn=stream, StartingPosition="TRIM_HORIZON", BatchSize=1
     )

@@ -172,6 +172,18 @@ class EmbeddedAws:
         body = answer["Payload"].read()
         return json.loads(body or b"null"), "FunctionError" in answer
 
+    def stream_table(self, view: str = "NEW_IMAGE") -> tuple[str, str]:
+        """Create a table whose stream shows items so; return its name and the stream's ARN."""
+        name = self.name("table")
+        made = self.client("dynamodb").create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+            StreamSpecification={"StreamEnabled": True, "StreamViewType": view},
+        )
+        return name, made["TableDescription"]["LatestStreamArn"]
+
     def queue(self) -> tuple[str, str]:
         """Create a queue that takes EventBridge's messages; return its URL and ARN."""
         name = self.name("queue")

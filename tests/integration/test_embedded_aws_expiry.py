@@ -31,14 +31,7 @@ def test_expiry_is_a_removal_by_the_service_and_no_event() -> None:
 
 def expire(aws: EmbeddedAws) -> list[dict[str, Any]]:
     """Let an item expire, and return what a reader of the table's stream was given."""
-    client, table = aws.client("dynamodb"), aws.name("table")
-    arn = client.create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
-    )["TableDescription"]["LatestStreamArn"]
+    client, (table, arn) = aws.client("dynamodb"), aws.stream_table("NEW_AND_OLD_IMAGES")
     client.update_time_to_live(
         TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires_at"}
     )

@@ -80,14 +80,7 @@ def test_a_failed_event_needs_the_functions_permission_to_be_kept(cloud: Told, k
 
 def test_a_failed_batch_needs_the_functions_permission_to_be_told_of(cloud: Told) -> None:
     url, arn = cloud.queue()
-    function, table = cloud.function(FAILING, Role=role(cloud)), cloud.name("table")
-    stream = cloud.client("dynamodb").create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
-    )["TableDescription"]["LatestStreamArn"]
+    function, (table, stream) = cloud.function(FAILING, Role=role(cloud)), cloud.stream_table()
     cloud.client("lambda").create_event_source_mapping(
         FunctionName=function,
         EventSourceArn=stream,

@@ -35,20 +35,13 @@ def test_stream_checkpoints_bisects_and_gives_up(
 ) -> None:
     failure_url, failure_arn = aws.queue()
     function, url = aws.relay(STREAM, variables={"HOW": how})
-    table = aws.name("table")
-    description = aws.client("dynamodb").create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
-    )["TableDescription"]
+    table, stream = aws.stream_table()
     names = ["good-0", "good-1", "bad-2", "good-3", "good-4"]
     for name in names:
         aws.client("dynamodb").put_item(TableName=table, Item={"pk": {"S": name}})
     aws.client("lambda").create_event_source_mapping(
         FunctionName=function,
-        EventSourceArn=description["LatestStreamArn"],
+        EventSourceArn=stream,
         StartingPosition="TRIM_HORIZON",
         MaximumRetryAttempts=1,
         BatchSize=10,

@@ -94,19 +94,6 @@ def aws() -> Iterator[EmbeddedAws]:
         yield EmbeddedAws(url)
 
 
-def table(aws: EmbeddedAws) -> tuple[str, str]:
-    """Create a table with a stream; return its name and the stream's ARN."""
-    name = aws.name("table")
-    description = aws.client("dynamodb").create_table(
-        TableName=name,
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
-    )["TableDescription"]
-    return name, description["LatestStreamArn"]
-
-
 def test_values_that_aws_refuses_are_refused_before_anything_is_made(aws: EmbeddedAws) -> None:
     resources = {
         f"No{number}": {"Type": kind, "Properties": {name: value}}
@@ -137,7 +124,7 @@ def around(aws: EmbeddedAws) -> str:
     powerless = {**FUNCTION, "FunctionName": "powerless", "Runtime": "python3.13", "Role": half()}
     made = {"Powerless": {"Type": "AWS::Lambda::Function", "Properties": powerless}}
     assert deploy(aws, "Around", made)[0] == "CREATE_COMPLETE"
-    return table(aws)[1]
+    return aws.stream_table()[1]
 
 
 def half() -> str:
@@ -175,7 +162,7 @@ def test_an_event_grows_too_old_for_its_retry(aws: EmbeddedAws) -> None:
 
 
 def test_a_record_grows_too_old_and_batches_keep_their_size(aws: EmbeddedAws) -> None:
-    (function, url), (failures, arn), (name, stream) = aws.relay(STREAM), aws.queue(), table(aws)
+    (function, url), (failures, arn), (name, stream) = aws.relay(STREAM), aws.queue(), aws.stream_table()
     items = ["good-0", "good-1", "good-2", "bad-3", "good-4"]
     for item in items:
         aws.client("dynamodb").put_item(TableName=name, Item={"pk": {"S": item}})
