@@ -41,15 +41,7 @@ RETRY_DATA = {"RequestThrottled": 403}
 
 def patient(aws: FaultyAws, service: str, mode: Any = "standard", attempts: int = 3) -> Any:
     """Return a client that makes several attempts."""
-    config = Config(retries={"mode": mode, "total_max_attempts": attempts})
-    return boto3.client(
-        service,  # type: ignore[call-overload]
-        endpoint_url=aws.url,
-        region_name=REGION,
-        aws_access_key_id=ACCOUNT,
-        aws_secret_access_key="local",
-        config=config,
-    )
+    return aws.connect(service, Config(retries={"mode": mode, "total_max_attempts": attempts}))
 
 
 def put(aws: FaultyAws, table: str, *names: str, client: Any = None) -> Any:

@@ -108,14 +108,17 @@ class EmbeddedAws:
     @cache  # noqa: B019 - one object a session
     def client(self, service: str) -> Any:
         """Return a client that does not retry, so that tests see every answer."""
-        settings = Config(retries={"total_max_attempts": 1}, max_pool_connections=64)
+        return self.connect(service, Config(retries={"total_max_attempts": 1}, max_pool_connections=64))
+
+    def connect(self, service: str, config: Config) -> Any:
+        """Return a client of the account's root with a configuration of its own."""
         return boto3.client(
             service,  # type: ignore[call-overload]
             endpoint_url=self.url,
             region_name=REGION,
             aws_access_key_id=ACCOUNT,
             aws_secret_access_key="local",
-            config=settings,
+            config=config,
         )
 
     def name(self, prefix: str) -> str:

@@ -32,20 +32,25 @@ def put(service: Cloud, group: str, *messages: str, at: int = 0, **more: Any) ->
     return dict(service.client("logs").put_log_events(**arguments))
 
 
-def test_a_group_has_two_subscriptions(service: Cloud, group: str) -> None:
-    function = service.function("def handler(event, context): pass")
-    functions, logs = service.client("lambda"), service.client("logs")
-    arn = functions.get_function(FunctionName=function)["Configuration"]["FunctionArn"]
-    asked: dict[str, Any] = {"logGroupName": group, "destinationArn": arn}
-    pattern = '?"agentops.event" ?"REPORT RequestId"'
-    functions.add_permission(
+def destination(service: Cloud, function: str, group: str = "*", **condition: str) -> str:
+    """Let CloudWatch Logs invoke a function for a group, all of them by default, and return its ARN."""
+    client = service.client("lambda")
+    client.add_permission(
         FunctionName=function,
         StatementId="logs",
         Action="lambda:InvokeFunction",
         Principal="logs.amazonaws.com",
-        SourceArn=f"arn:aws:logs:{service.region}:{service.account}:log-group:*",
-        SourceAccount=service.account,
+        SourceArn=f"arn:aws:logs:{service.region}:{service.account}:log-group:{group}",
+        **condition,
     )
+    return str(client.get_function(FunctionName=function)["Configuration"]["FunctionArn"])
+
+
+def test_a_group_has_two_subscriptions(service: Cloud, group: str) -> None:
+    function, logs = service.function("def handler(event, context): pass"), service.client("logs")
+    arn = destination(service, function, SourceAccount=service.account)
+    asked: dict[str, Any] = {"logGroupName": group, "destinationArn": arn}
+    pattern = '?"agentops.event" ?"REPORT RequestId"'
     for name in ("one", "two", "one"):  # the last one changes the first
         logs.put_subscription_filter(filterName=name, filterPattern=pattern, **asked)
     refused(
@@ -169,17 +174,12 @@ def test_a_put_holds_10000_events_and_a_megabyte(service: Cloud, group: str) -> 
 
 def test_a_subscription_delivers_compressed_batches(service: Cloud, group: str) -> None:
     source = "def handler(event, context): print('GOT ' + event['awslogs']['data'])"
-    function, functions, logs = service.function(source), service.client("lambda"), service.client("logs")
-    arn = functions.get_function(FunctionName=function)["Configuration"]["FunctionArn"]
-    functions.add_permission(
-        FunctionName=function,
-        StatementId="logs",
-        Action="lambda:InvokeFunction",
-        Principal="logs.amazonaws.com",
-        SourceArn=f"arn:aws:logs:{service.region}:{service.account}:log-group:{group}:*",
-    )
+    function, logs = service.function(source), service.client("logs")
     logs.put_subscription_filter(
-        logGroupName=group, destinationArn=arn, filterName="ours", filterPattern='?"agentops.event" ?"other"'
+        logGroupName=group,
+        destinationArn=destination(service, function, f"{group}:*"),
+        filterName="ours",
+        filterPattern='?"agentops.event" ?"other"',
     )
 
     def payloads() -> list[dict[str, Any]]:
