@@ -26,6 +26,14 @@ KINDS = {
     "cache_read_mtok": "r",
     "cache_write_mtok": "w",
     "cache_write_1h_mtok": "h",
+    "input_audio_mtok": "ia",
+    "output_audio_mtok": "oa",
+    "cache_audio_read_mtok": "ra",
+    "input_image_mtok": "ii",
+    "output_image_mtok": "oi",
+    "cache_image_read_mtok": "ri",
+    "web_searches_kcount": "ws",
+    "storage_searches_kcount": "fs",
 }
 TIERS = {
     ("processing", "batch"): "batch",
@@ -63,8 +71,10 @@ def price(value: Any) -> Any:
 
 
 def rates(prices: Any) -> dict[str, Any]:
+    """Return USD per million, of tokens or of what a fee counts."""
     return {
-        kind: price(prices.__dict__[name])
+        # The source has fees by the thousand.
+        kind: str(prices.__dict__[name] * 1000) if name.endswith("_kcount") else price(prices.__dict__[name])
         for name, kind in KINDS.items()
         if prices.__dict__.get(name) is not None
     }
@@ -82,10 +92,10 @@ def model(info: Any) -> dict[str, Any] | None:
     conditional = (
         info.prices if isinstance(info.prices, list) else [types.ConditionalPrice(prices=info.prices)]
     )
-    periods = [[since(each.constraint), rates(each.prices)] for each in conditional]
+    periods: list[list[Any]] = [[since(each.constraint), rates(each.prices)] for each in conditional]
     # The source falls back on its first entry before any of them starts.
     periods[0][0] = None
-    if not any(period[1] for period in periods):
+    if not any("i" in period[1] for period in periods):
         return None
     tiers: dict[str, list[Any]] = {}
     for variant in info.price_variants or ():

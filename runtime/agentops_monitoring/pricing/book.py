@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
@@ -11,10 +12,13 @@ from os import path
 from threading import Lock
 from typing import Any
 
-from agentops_monitoring.pricing.usage import TokenUsage
+from agentops_monitoring.pricing.rates import Model, matches
+from agentops_monitoring.pricing.usage import FEES, TokenUsage
 
 _EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
 _ZERO = Decimal(0)
+_EPOCH = date(1970, 1, 1)
+_DAY_S = 86_400
 
 _HOSTS = {
     "bedrock": "aws", "bedrock_converse": "aws", "aws": "aws", "anthropic": "anthropic", "openai": "openai",
@@ -25,98 +29,6 @@ _GEOGRAPHIES = frozenset(
 )
 # A profile or model of the account's own: its ARN does not say which model stands behind it.
 _OPAQUE_ARNS = ("application-inference-profile", "provisioned-model", "custom-model", "imported-model")
-
-
-class _Rate:
-    """USD per million tokens, by the size of the prompt."""
-
-    __slots__ = ("base", "steps")
-
-    def __init__(self, raw: str | list[Any]) -> None:
-        self.base = Decimal(raw if isinstance(raw, str) else raw[0])
-        self.steps: tuple[tuple[int, Decimal], ...] = ()
-        if not isinstance(raw, str):
-            self.steps = tuple((int(above), Decimal(price)) for above, price in reversed(raw[1]))
-
-    def at(self, prompt_tokens: int) -> Decimal:
-        for above, price in self.steps:
-            if prompt_tokens > above:
-                return price
-        return self.base
-
-
-Rates = tuple[_Rate | None, ...]
-"""The rates of the five counts of `TokenUsage`, in their order."""
-
-
-def _rates(raw: Mapping[str, Any]) -> Rates:
-    """Complete a period's prices: a cached token without a price of its own costs as what it is a kind of."""
-    return tuple(
-        next((_Rate(raw[kind]) for kind in kinds if kind in raw), None)
-        for kinds in (("i",), ("o",), ("r", "i"), ("w", "i"), ("h", "w", "i"))
-    )
-
-
-class Model:
-    """One model of one provider."""
-
-    __slots__ = ("_days", "_raw", "id", "provider")
-
-    def __init__(self, provider: str, raw: Mapping[str, Any]) -> None:
-        self.provider = provider
-        self.id: str = raw["id"]
-        self._raw = raw
-        self._days: dict[tuple[str, date], Rates | None] = {}
-
-    def matches(self, name: str) -> bool:
-        """Whether a name means this model."""
-        return _matches(self._raw["match"], name)
-
-    def rates(self, tier: str, day: date) -> Rates | None:
-        """Return the rates of a tier on a day; None where the book knows none."""
-        try:
-            return self._days[tier, day]
-        except KeyError:
-            pass
-        found = self._read(tier, day.isoformat())
-        if len(self._days) > 64:
-            self._days.clear()
-        self._days[tier, day] = found
-        return found
-
-    def _read(self, tier: str, day: str) -> Rates | None:
-        standard = _active(self._raw["prices"], day)
-        if standard is None or tier == "standard":
-            return None if standard is None else _rates(standard)
-        special = _active(self._raw.get("tiers", {}).get(tier, ()), day)
-        return None if special is None else _rates({**standard, **special})
-
-
-def _active(periods: Sequence[Any], day: str) -> Mapping[str, Any] | None:
-    for since, prices in reversed(periods):
-        if since is None or since <= day:
-            found: Mapping[str, Any] = prices
-            return found
-    return None
-
-
-def _matches(rule: Any, name: str) -> bool:
-    if isinstance(rule, list):
-        return any(_matches(each, name) for each in rule)
-    if isinstance(rule, dict):
-        return all(_matches(each, name) for each in rule["all"])
-    kind, text = rule[0], rule[1:]
-    if kind == "=":
-        return bool(name == text)
-    if kind == "^":
-        return name.startswith(text)
-    if kind == "$":
-        return name.endswith(text)
-    if kind == "*":
-        return text in name
-    import re
-
-    return re.search(text, name) is not None
 
 
 class Book:
@@ -172,7 +84,7 @@ class Book:
             # Geographies come up faster than the book: what it does not list costs as in-Region does.
             regional = rest if head in _GEOGRAPHIES and head != "global" else ""
             return self._first("aws", name) or (self._first("aws", regional) if regional else None)
-        order = [host] if host else [provider for provider, rule in self._hints if _matches(rule, name)]
+        order = [host] if host else [provider for provider, rule in self._hints if matches(rule, name)]
         if host is None:
             order += [each for each in self._models if each not in order]
             if region is not None and region.count("-") >= 2:
@@ -266,22 +178,35 @@ def llm_cost(
     found = _find(model, region)
     if found is None:
         return None
-    rates = found.rates(usage.tier, _day(at))
-    if rates is None:
+    rates = found.rates(usage.tier, int(time.time()) // _DAY_S if at is None else _day(at))
+    if rates is None or rates.counts[0] is None:
         return None
-    prompt = usage.prompt_tokens
+    prompt = usage.prompt_tokens if rates.stepped else 0
     total = _ZERO
-    for count, rate in zip(counts, rates, strict=True):
+    for count, rate in zip(counts, rates.counts, strict=True):
         if count:
             if rate is None:
                 return None
             total = _EXACT.fma(rate.at(prompt) if rate.steps else rate.base, count, total)
-    return None if rates[0] is None else _EXACT.scaleb(total, -6)
+    for kind, count in usage.extra:
+        rate = rates.rate_of(kind)
+        if rate is not None:
+            total = _EXACT.fma(rate.at(prompt), count, total)
+        elif kind not in FEES:
+            return None
+    return _EXACT.scaleb(total, -6)
 
 
-def _day(at: datetime | str | None) -> date:
-    if at is None:
-        return datetime.now(UTC).date()
+def unpriced_fees(model: str, usage: TokenUsage, *, region: str | None = None) -> list[str]:
+    """Return the kinds of fees of a call that `llm_cost` leaves out, since the book has no price for them."""
+    fees = [kind for kind, _ in usage.extra if kind in FEES]
+    found = _find(model, region) if fees else None
+    rates = None if found is None else found.rates(usage.tier, int(time.time()) // _DAY_S)
+    return [kind for kind in fees if rates is None or rates.rate_of(kind) is None]
+
+
+def _day(at: datetime | str) -> int:
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
-    return at.date() if at.tzinfo is None else at.astimezone(UTC).date()
+    day = at.date() if at.tzinfo is None else at.astimezone(UTC).date()
+    return (day - _EPOCH).days
