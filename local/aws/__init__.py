@@ -6,6 +6,7 @@
 ``gateway``           the HTTP entry: MiniStack's, plus ``/_local/*``
 ``runtime_api``       one execution environment: a process of AWS's runtime interface client
 ``bootstrap``         what that process runs: the client, its log records in pieces
+``records``           what MiniStack keeps of a function
 ``functions``         pools of environments, code, variables, AWS/Lambda metrics
 ``invocation_log``    Lambda's own log lines, the report line among them
 ``invocations``       asynchronous invocations: retries, dead letters, destinations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -21,12 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ministack.core.responses import request_scope
 from ministack.services import lambda_svc
 
 from local.aws import metrics, permissions
 from local.aws.faults import Faults, Rule
 from local.aws.invocation_log import InvocationLog, log_group
+from local.aws.records import Record, account_of, reserved_concurrency
 from local.aws.runtime_api import Environment, Outcome
 
 MOST_ENVIRONMENTS = 64  # processes over all functions; AWS's account limit is 1,000 concurrent executions
@@ -45,7 +44,6 @@ SAME_FOR_ALL = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 READY = Outcome("success", b"", 0.0)
-Record = Mapping[str, Any]
 
 
 class ThrottledError(Exception):
@@ -325,21 +323,6 @@ def _lay_out_runtime(folder: Path) -> Path:
         for path in (path for name in RUNTIME for path in site.glob(f"{name}*")):
             (folder / path.name).symlink_to(path)
     return folder
-
-
-def account_of(config: Record) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which MiniStack's stores are those of the function's account and region."""
-    _, _, _, region, account, *_ = config["FunctionArn"].split(":")
-    scope: contextlib.AbstractContextManager[None] = request_scope(account, region)
-    return scope
-
-
-def reserved_concurrency(record: Record) -> int | None:
-    """Return the function's reserved concurrency, None when it has none."""
-    reserved = record.get("concurrency")
-    if isinstance(reserved, Mapping):
-        reserved = reserved.get("ReservedConcurrentExecutions")
-    return None if reserved is None else int(reserved)
 
 
 def _payload(outcome: Outcome, request_id: str) -> Any:

@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ministack.core.responses import get_account_id
-from ministack.services import eventbridge, lambda_svc, sqs
+from ministack.services import eventbridge, sqs
 
 from local.aws import permissions
 from local.aws.around import around
 from local.aws.faults import Faults
-from local.aws.functions import Functions, Record, Result, ThrottledError, account_of, reserved_concurrency
+from local.aws.functions import Functions, Result, ThrottledError
+from local.aws.records import Record, account_of, current, reserved_concurrency
 
 RETRIES = 2  # Lambda's default for asynchronous invocations
 EVENT_AGE = 21_600  # seconds; Lambda's default and most
@@ -127,9 +128,8 @@ class Invocations:
                 self._end(invocation)
 
     def _attempt(self, invocation: _Invocation) -> None:
-        record, config, _ = lambda_svc._get_func_record_for_ref(invocation.record["config"]["FunctionArn"])
-        if record is not None:  # as it is now, not as it was when it took the event
-            invocation.record = {**record, "config": config}
+        # As it is now, not as it was when it took the event.
+        invocation.record = current(invocation.record["config"]["FunctionArn"]) or invocation.record
         settings, retries = invocation.settings, invocation.settings.get("MaximumRetryAttempts")
         if reserved_concurrency(invocation.record) == 0:
             self._give_up(invocation, None, "ZeroReservedConcurrency")
@@ -224,8 +224,8 @@ def install(invocations: Invocations) -> None:
     """Send EventBridge's Lambda targets through the queue, what can't be delivered to the rule's DLQ."""
 
     def to_lambda(arn: str, payload: str) -> None:
-        record, config, _ = lambda_svc._get_func_record_for_ref(arn)
-        invocations.submit({**record, "config": config}, json.loads(payload))
+        if function := current(arn):  # otherwise deleted since it was asked whether it may be invoked
+            invocations.submit(function, json.loads(payload))
 
     @around(eventbridge, "_invoke_target")
     def invoke_target(
@@ -237,7 +237,7 @@ def install(invocations: Invocations) -> None:
             return bool(sqs.queue_policy_allows(queue, "events.amazonaws.com", source, get_account_id()))
 
         willing: object = True
-        there = lambda_svc._get_func_record_for_ref(arn)[0] is not None
+        there = current(arn) is not None
         if ":lambda:" in arn:
             willing = permissions.invocable("events.amazonaws.com", source, arn)
         elif ":sqs:" in arn:

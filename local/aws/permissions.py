@@ -22,9 +22,10 @@ from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import lambda_svc, s3, sts
+from ministack.services import s3, sts
 
 from local.aws.around import around
+from local.aws.records import Record, current
 
 Config = Mapping[str, Any]
 
@@ -105,21 +106,20 @@ def tell(consequence: str) -> None:
     log.error(consequence)
 
 
-def invocable(service: str, source_arn: str, function_arn: str) -> Mapping[str, Any] | None:
+def invocable(service: str, source_arn: str, function_arn: str) -> Record | None:
     """Return a function that its own policy lets a service invoke for a source; otherwise tell, and None."""
-    record, config, _ = lambda_svc._get_func_record_for_ref(function_arn)
-    if record is not None and config is not None:
+    if function := current(function_arn):
         context = EvalContext(
             principal_arn="*",
             principal_type="Service",
             principal_account="",
             action="lambda:InvokeFunction",
-            resource_arn=config["FunctionArn"],
+            resource_arn=function["config"]["FunctionArn"],
             region=get_region(),
             service_context={"aws:sourcearn": source_arn, "aws:sourceaccount": get_account_id()},
         )
-        if evaluate_resource_policy(record.get("policy"), context, service=service).decision == "Allow":
-            return {**record, "config": config}
+        if evaluate_resource_policy(function.get("policy"), context, service=service).decision == "Allow":
+            return function
     tell(f"{source_arn} does not invoke {function_arn}: it is missing, or its policy does not allow it")
     return None
 

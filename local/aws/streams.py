@@ -14,7 +14,8 @@ from ministack.services import dynamodb, lambda_svc
 
 from local.aws import clock, permissions
 from local.aws.faults import Faults
-from local.aws.functions import Functions, Record, Result, ThrottledError
+from local.aws.functions import Functions, Result, ThrottledError
+from local.aws.records import Record
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries of one batch
 Mapped = dict[str, Any]

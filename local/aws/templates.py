@@ -16,6 +16,7 @@ from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, iam, lambd
 from ministack.services.cloudformation import changesets, engine, handlers, provisioners
 
 from local.aws import limits, permissions
+from local.aws.records import current
 
 Properties = Mapping[str, Any]
 Look = Callable[[Any], Any]
@@ -152,8 +153,8 @@ def _check_function(logical_id: str, properties: Properties) -> None:
 
 
 def _check_delivery(logical_id: str, properties: Properties) -> None:
-    _, config, _ = lambda_svc._get_func_record_for_ref(properties["FunctionName"])
-    if config:  # MiniStack says that it is missing
+    if function := current(properties["FunctionName"]):  # MiniStack says that it is missing
+        config = function["config"]
         failures = (properties.get("DestinationConfig") or {}).get("OnFailure") or {}
         _ask(logical_id, config, "SQS", failures.get("Destination"))
         _ask(logical_id, config, "DynamoDB", properties.get("EventSourceArn"))
