@@ -13,8 +13,8 @@ from ministack.services import cloudwatch, eventbridge, lambda_svc
 from local.aws.around import Function, around
 
 PUT_EVENTS_BYTES = 1_048_576  # PutEvents, API reference: all entries together
-PAYLOAD_BYTES = {"Event": 1_048_576}  # Lambda quotas, invocation payload; other kinds:
-SYNCHRONOUS_PAYLOAD_BYTES = 6_291_456
+# Lambda quotas, invocation payload
+EVENT_PAYLOAD_BYTES, SYNCHRONOUS_PAYLOAD_BYTES = 1_048_576, 6_291_456
 POLICY_BYTES = 20_480  # Lambda quotas, resource-based policy
 
 TARGETS = 5  # of a rule, PutTargets
@@ -101,7 +101,8 @@ def install() -> None:
         stock: Function, name: str, event: Any, headers: Mapping[str, str], *more: Any, **options: Any
     ) -> Any:
         kind = headers.get("x-amz-invocation-type", "RequestResponse")
-        most, size = PAYLOAD_BYTES.get(kind, SYNCHRONOUS_PAYLOAD_BYTES), int(headers.get("content-length", 0))
+        most = EVENT_PAYLOAD_BYTES if kind == "Event" else SYNCHRONOUS_PAYLOAD_BYTES
+        size = int(headers.get("content-length", 0))
         if size > most:
             text = f"{size} byte payload is too large for the {kind} invocation type (limit {most} bytes)"
             return error_response_json("RequestTooLargeException", text, 413)
@@ -135,4 +136,4 @@ def install() -> None:
 
     @around(cloudwatch, "_put_dashboard", invalid="InvalidParameterInput")
     def put_dashboard_call(stock: Function, *arguments: Any, **options: Any) -> Any:
-        return stock(*arguments, **options)
+        return stock(*arguments, **options)  # calls the one above, whose ValueError is the call's answer here
