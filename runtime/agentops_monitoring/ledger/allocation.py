@@ -9,6 +9,8 @@ whoever changes the state books the difference in the same transaction, and any 
 - A model call belongs to the next domain event of its attempt. Compute is sliced at the domain events: each
   slice, by its share of the attempt's duration, belongs to the event that ends it.
 - What no domain event follows is `overhead`, so the parts always sum to the whole, exactly.
+- An attempt that Lambda ended, and that wrote no end of its own, has an `invocation_failed` made of its
+  report. It too is a function of the state: a start or an end that arrives late moves it, or takes it back.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import EXACT, share
-from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add
+from agentops_monitoring.ledger.failures import Ending, Place, failure
+from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add, merge, of_event
 
-_START, _DOMAIN, _CALL = "s", "d", "c"
+_START, _DOMAIN, _CALL, _END = "s", "d", "c", "e"
+_ENDS = (AgentEventType.INVOCATION_COMPLETED, AgentEventType.INVOCATION_FAILED)
+MAX_FAILURES = 8
+"""Of one invocation; Lambda tries three times at most, but an agent may print what looks like reports."""
 _ZERO = Decimal(0)
 
 
@@ -36,7 +42,9 @@ class _Entry(NamedTuple):
     at_ms: int
     kind: str
     value: str
-    """The metric of a domain event, the USD of a model call."""
+    """The metric of a domain event, the USD of a model call, the span that ended."""
+    place: Place | None = None
+    """Of a start."""
 
 
 class _Moment(NamedTuple):
@@ -56,12 +64,14 @@ class _Run(NamedTuple):
     cost: Decimal
     status: str
     agent: str
+    ending: Ending | None = None
+    """How Lambda ended it; None when it did not."""
 
 
 class Invocation:
     """The state of one invocation; it is changed by adding to it and never in any other way."""
 
-    __slots__ = ("_booked", "_entries", "_runs", "touches", "version")
+    __slots__ = ("_booked", "_entries", "_failures", "_runs", "touches", "version")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
         self.version = version
@@ -70,12 +80,14 @@ class Invocation:
         self._entries: dict[str, _Entry] = {}
         self._runs: dict[str, _Run] = {}
         self._booked: Increments | None = None
+        self._failures: list[Event] = []
         if text:
             raw = json.loads(text)
-            for event_id, entry in raw["entries"].items():
-                self._add_entry(event_id, _Entry(*entry))
-            for report_id, (at_ms, duration, billed, init, cost, status, agent) in raw["runs"].items():
-                run = _Run(at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost), status, agent)
+            for event_id, (*entry, place) in raw["entries"].items():
+                self._add_entry(event_id, _Entry._make([*entry, Place(*place) if place else None]))
+            for report_id, (at_ms, duration, billed, init, cost, *rest, ending) in raw["runs"].items():
+                amounts = at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost)
+                run = _Run._make([*amounts, *rest, Ending(*ending) if ending else None])
                 self._add_run(report_id, run)
 
     def copy(self) -> Invocation:
@@ -90,7 +102,7 @@ class Invocation:
         runs = {
             key: [
                 run.at_ms, str(run.duration_ms), run.billed_ms, str(run.init_ms), str(run.cost), run.status,
-                run.agent,
+                run.agent, run.ending,
             ]
             for key, run in self._runs.items()
         }  # fmt: skip
@@ -102,23 +114,29 @@ class Invocation:
         return event.request_id is not None and (
             event.is_domain
             or event.type == AgentEventType.INVOCATION_STARTED
+            or event.type in _ENDS
             or (event.call is not None and bool(event.call.cost))
         )
 
     def add_event(self, event: Event) -> None:
         """Add an event; one that is there already changes nothing."""
-        kind, value = _DOMAIN, event.metric
+        kind, value, place = _DOMAIN, event.metric, None
         if event.call is not None:
             kind, value = _CALL, str(event.call.cost)
+        elif event.type in _ENDS:
+            kind, value = _END, event.span_id
         elif not event.is_domain:
-            kind, value = _START, ""
-        self._add_entry(event.id, _Entry(event.seq, event.at_ms, kind, value))
+            kind, value, place = _START, "", Place.of(event)
+        self._add_entry(event.id, _Entry(event.seq, event.at_ms, kind, value, place))
 
     def _add_entry(self, event_id: str, entry: _Entry) -> None:
         self._entries[event_id] = entry
         self._booked = None
         if entry.kind == _CALL:
             self.touches.add((_hour(entry.at_ms), schema.TYPES))
+        elif entry.place is not None:
+            agent = schema.agent_key(entry.place.agent)
+            self.touches |= {(_hour(run.at_ms), agent) for run in self._runs.values()}
 
     def has_report(self, report: Report) -> bool:
         """Whether a report is in the state already."""
@@ -126,6 +144,17 @@ class Invocation:
 
     def add_report(self, report: Report) -> None:
         """Add a report; one that is there already changes nothing."""
+        ending = Ending(
+            report.id,
+            report.request_id,
+            report.agent,
+            report.at_ms,
+            float(report.duration_ms),
+            report.status,
+            report.error_type,
+            report.memory_mb,
+            report.peak_mb,
+        )
         run = _Run(
             report.at_ms,
             report.duration_ms,
@@ -134,6 +163,7 @@ class Invocation:
             report.cost,
             report.status,
             report.agent,
+            ending if report.failed else None,
         )
         self._add_run(report.id, run)
 
@@ -146,6 +176,18 @@ class Invocation:
             for bucket in (hour, _day(hour))
             for name in (schema.TOTAL, schema.TYPES, schema.agent_key(run.agent))
         }
+        places = [entry.place for entry in self._entries.values() if entry.place]
+        self.touches |= {(hour, schema.agent_key(place.agent)) for place in places}
+
+    @property
+    def most_failures(self) -> int:
+        """How many failures there are at most."""
+        return min(MAX_FAILURES, sum(run.ending is not None for run in self._runs.values()))
+
+    def failures(self) -> list[Event]:
+        """Return the events of the attempts that Lambda ended and that wrote no end of their own."""
+        self.contributions()
+        return self._failures
 
     def contributions(self) -> Increments:
         """Return everything this invocation adds to the counters beyond what its events add by themselves."""
@@ -153,14 +195,25 @@ class Invocation:
             increments: Increments = {}
             entries = _in_order(self._entries)
             _allocate_calls(entries, increments)
+            ended = {entry.value for entry in self._entries.values() if entry.kind == _END}
+            begun = {entry.place.span_id for entry in self._entries.values() if entry.place}
             start = 0
+            failures: list[Event] = []
             for run in self._attempts():
                 end = start
                 while end < len(entries) and entries[end].clock <= run.at_ms:
                     end += 1
                 _book_run(run, increments)
                 _allocate_run(run, entries[start:end], increments)
+                if run.ending is not None:
+                    places = [entry.place for _, entry in entries[start:end] if entry.place]
+                    # An end without its start, which may have got lost, is an end nevertheless.
+                    if (places[-1].span_id not in ended) if places else ended <= begun:
+                        failures.append(failure(run.ending, places[-1] if places else None))
                 start = end
+            self._failures = failures[-MAX_FAILURES:]
+            for event in self._failures:
+                merge(increments, of_event(event))
             self._booked = increments
         return self._booked
 
@@ -178,11 +231,12 @@ def _in_order(entries: Mapping[str, _Entry]) -> list[_Moment]:
     """Order by the processes' own counters; where a clock runs backwards, time stands still."""
     processes: dict[str, list[_Entry]] = {}
     for event_id, entry in entries.items():
-        processes.setdefault(event_id.rpartition("-")[0], []).append(entry)
+        if entry.kind != _END:
+            processes.setdefault(event_id.rpartition("-")[0], []).append(entry)
     ordered: list[_Moment] = []
     clock = 0
     for nonce in sorted(processes, key=lambda each: (min(entry.at_ms for entry in processes[each]), each)):
-        for entry in sorted(processes[nonce]):
+        for entry in sorted(processes[nonce], key=lambda each: each[:4]):
             clock = max(clock, entry.at_ms)
             ordered.append(_Moment(clock, entry))
     return ordered

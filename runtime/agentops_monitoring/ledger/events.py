@@ -14,6 +14,8 @@ from agentops_monitoring.pricing import TokenUsage, llm_cost, resolve
 
 VERSION = 1
 _MAX_TOKENS = 10**12
+_MAX_KINDS = 20
+_MAX_LABEL = 1_024
 # A partition key has 2,048 bytes, and one that is longer fails a whole read: WF# and four bytes a character.
 _TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 511), ("trace_id", 64), ("span_id", 64))
 
@@ -78,6 +80,9 @@ class Event:
     data: Any
     problems: list[str] = field(default_factory=list)
     call: LlmCall | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    tags: Mapping[str, Any] | list[Any] | None = None
     sources: tuple[Source, ...] = ()
     """The lines it came in."""
 
@@ -127,6 +132,15 @@ class Report(NamedTuple):
     cost: Decimal
     """USD, request fee included."""
     source: Source
+    error_type: str = ""
+    """Lambda's word for what ended it, such as "Runtime.ExitError"; time-outs have none."""
+    peak_mb: int = 0
+    """Memory used at most; 0 where the line does not say."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether Lambda ended the attempt; a handler that raised has answered, which is a success to it."""
+        return self.status != "success"
 
 
 def milliseconds(at: object) -> int:
@@ -167,7 +181,7 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
             raise Refused(f"{name} is neither null nor a text of 1 to 128 characters")
     if type(body.get("seq")) is not int:
         raise Refused("seq is no whole number")
-    problems = body.get("problems")
+    problems, tags = body.get("problems"), body.get("tags")
     event = Event(
         body["id"],
         body["type"],
@@ -183,6 +197,9 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
         body["seq"],
         body.get("data"),
         problems if isinstance(problems, list) else [],
+        user_id=_label(body.get("user_id")),
+        session_id=_label(body.get("session_id")),
+        tags=tags if isinstance(tags, dict | list) and tags else None,
         sources=(source,),
     )
     if "part" in body:
@@ -190,6 +207,11 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
     if "data" not in body:
         raise Refused("there is neither data nor a chunk of it")
     return complete(event)
+
+
+def _label(value: object) -> str | None:
+    # Whom an event was for is a remark on it: one that makes no sense is no reason to refuse the event.
+    return value[:_MAX_LABEL] if type(value) is str and value else None
 
 
 def _metric(event_type: str, line: Mapping[str, Any]) -> str:
@@ -228,8 +250,20 @@ def _call(event: Event) -> LlmCall:
     model = resolve(name, region=region) or name
     if not all(type(count) is int and 0 <= count < _MAX_TOKENS for count in counts):
         return LlmCall(model, TokenUsage(0, 0), None)
-    usage = TokenUsage._make([*counts, tier if type(tier) is str and tier else "standard"])
+    tier = tier if type(tier) is str and tier else "standard"
+    usage = TokenUsage._make([*counts, tier, _extra(data.get("extra_usage"))])
     return LlmCall(model, usage, llm_cost(name, usage, at=event.at, region=region))
+
+
+def _extra(given: Any) -> tuple[tuple[str, int], ...]:
+    if not isinstance(given, dict):
+        return ()
+    # A kind that the book does not know makes the call unpriced.
+    return tuple(
+        (kind, count)
+        for kind, count in list(given.items())[:_MAX_KINDS]
+        if type(count) is int and 0 < count < _MAX_TOKENS
+    )
 
 
 def number_of(data: Mapping[str, Any], name: str) -> Any:

@@ -27,7 +27,9 @@ _REPORT = re.compile(
 )
 # A restored snapshot (SnapStart) has no INIT; what restoring took comes before the part of it that is billed.
 _INIT = re.compile(r"\s(?:Init|Restore) Duration: ([\d.]+) ms")
-_STATUS = re.compile(r"Status: (\w+)")
+_STATUS = re.compile(r"\sStatus: (\w+)")
+_ERROR_TYPE = re.compile(r"\sError Type: (\S+)")
+_PEAK = re.compile(r"\sMax Memory Used: (\d+) MB")
 
 
 @dataclass(slots=True)
@@ -178,6 +180,8 @@ def _json_report(
             source,
             names,
             region,
+            record.get("errorType") or "",
+            metrics.get("maxMemoryUsedMB") or 0,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise Refused(f"report lacks a field: {error}") from None
@@ -187,7 +191,9 @@ def _text_report(source: Source, names: tuple[str, str] | None, region: str) -> 
     found = _REPORT.match(source.message)
     if found is None:
         raise Refused("report is torn")
-    init, status = _INIT.search(source.message), _STATUS.search(source.message)
+    init, status, error_type, peak = (
+        pattern.search(source.message) for pattern in (_INIT, _STATUS, _ERROR_TYPE, _PEAK)
+    )
     return _report(
         found["request"],
         found["duration"],
@@ -198,6 +204,8 @@ def _text_report(source: Source, names: tuple[str, str] | None, region: str) -> 
         source,
         names,
         region,
+        error_type[1] if error_type else "",
+        peak[1] if peak else 0,
     )
 
 
@@ -211,6 +219,8 @@ def _report(
     source: Source,
     names: tuple[str, str] | None,
     region: str,
+    error_type: object,
+    peak: object,
 ) -> Report:
     if names is None:
         raise Refused("the subscription filter's name says neither agent nor architecture")
@@ -245,4 +255,7 @@ def _report(
         agent,
         cost,
         source,
+        str(error_type)[:128],
+        # No bill depends on it.
+        int(peak) if isinstance(peak, int) or (isinstance(peak, str) and peak.isdecimal()) else 0,
     )

@@ -19,6 +19,7 @@ MAX_ACTIONS = 100
 MAX_BYTES = 3_500_000
 """DynamoDB: 100 actions, 4 MB. The bytes are estimated, hence the distance."""
 _ITEM_OVERHEAD_BYTES = 700
+_MAX_REMARK = 10_000
 
 State = Invocation | Workflow
 Unit = Event | Report
@@ -38,7 +39,6 @@ class Written(NamedTuple):
 
 def render(event: Event, tables: schema.Tables, now: float) -> Written:
     """Render an event as conditional puts."""
-    expires = {"N": str(int(now) + schema.raw_ttl_s())}
     data = event.fields()
     is_decision = event.type == AgentEventType.DECISION_MADE
     text = json.dumps(event.data, separators=(",", ":"), ensure_ascii=False)
@@ -46,61 +46,81 @@ def render(event: Event, tables: schema.Tables, now: float) -> Written:
     if is_decision:
         kept = {name: value for name, value in data.items() if name not in _OMITTED_FROM_EVENT}
         shown = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
-    key: Attributes = {
-        "pk": {"S": schema.workflow_pk(event.workflow_id)},
-        "sk": {"S": schema.event_sk(event.at, event.id)},
-    }
     packed, pieces = pack(shown)
-    day, shard = event.at[:10], schema.index_shard(event.id)
-    item: Attributes = {
-        **key,
-        "type": {"S": event.type},
-        "agent": {"S": event.agent},
-        "at": {"S": event.at},
-        "trace_id": {"S": event.trace_id},
-        "span_id": {"S": event.span_id},
-        "seq": {"N": str(event.seq)},
-        "expires_at": expires,
-        "gsi1pk": {"S": schema.agent_index(event.agent, day, shard)},
-        "gsi1sk": {"S": event.at},
-        "gsi2pk": {"S": schema.type_index(event.type, day, shard)},
-        "gsi2sk": {"S": event.at},
-        **packed,
-    }
-    if event.parent_id:
-        item["parent_id"] = {"S": event.parent_id}
-    if event.request_id:
-        item["request_id"] = {"S": event.request_id}
-    if event.problems:
-        item["problems"] = {"S": json.dumps(event.problems)[:10_000]}
-    if event.call is not None:
-        item["model"] = {"S": event.call.model}
-        if event.call.cost is not None:
-            item["cost_usd"] = dynamo(event.call.cost)
-    actions = [_put_new(tables.monitoring, item)]
+    actions = [_put_new(tables.monitoring, _item(event, packed, now))]
     rest = [(event.id, piece) for piece in pieces]
     size = len(shown) + _ITEM_OVERHEAD_BYTES
     if is_decision:
         full, pieces = pack(text)
         owner = f"{event.id}#decision"
         rest += [(owner, piece) for piece in pieces]
-        actions.append(_put_new(tables.decisions, _decision(event, key, full, expires)))
+        actions.append(_put_new(tables.decisions, _decision(event, full, now)))
         size += sum(len(value) for each in full.values() for value in each.values()) + _ITEM_OVERHEAD_BYTES
     return Written(event, actions, rest, rollup.of_event(event), size)
 
 
-def _decision(event: Event, key: Attributes, full: Attributes, expires: dict[str, str]) -> Attributes:
+def _key(event: Event) -> Attributes:
+    return {
+        "pk": {"S": schema.workflow_pk(event.workflow_id)},
+        "sk": {"S": schema.event_sk(event.at, event.id)},
+    }
+
+
+def _expires(now: float) -> dict[str, str]:
+    return {"N": str(int(now) + schema.raw_ttl_s())}
+
+
+def _item(event: Event, packed: Attributes, now: float) -> Attributes:
+    day, shard = event.at[:10], schema.index_shard(event.id)
+    item: Attributes = {
+        **_key(event),
+        "type": {"S": event.type},
+        "agent": {"S": event.agent},
+        "at": {"S": event.at},
+        "trace_id": {"S": event.trace_id},
+        "span_id": {"S": event.span_id},
+        "seq": {"N": str(event.seq)},
+        "expires_at": _expires(now),
+        "gsi1pk": {"S": schema.agent_index(event.agent, day, shard)},
+        "gsi1sk": {"S": event.at},
+        "gsi2pk": {"S": schema.type_index(event.type, day, shard)},
+        "gsi2sk": {"S": event.at},
+        **packed,
+    }
+    texts = {name: getattr(event, name) for name in ("parent_id", "request_id", "user_id", "session_id")}
+    item |= {name: {"S": text} for name, text in texts.items() if text}
+    if event.tags:
+        item["tags"] = {"S": json.dumps(event.tags, separators=(",", ":"), ensure_ascii=False)[:_MAX_REMARK]}
+    if event.problems:
+        item["problems"] = {"S": json.dumps(event.problems)[:_MAX_REMARK]}
+    if event.call is not None:
+        item["model"] = {"S": event.call.model}
+        if event.call.cost is not None:
+            item["cost_usd"] = dynamo(event.call.cost)
+    return item
+
+
+def withdrawn(event: Event, table: str, now: float) -> dict[str, Any]:
+    """Return the action that takes an item back which was made of a report: readers pass over what is left.
+
+    A put and no deletion, so that nothing in the plane may delete a record.
+    """
+    kept = {**_key(event), "withdrawn": {"BOOL": True}, "expires_at": _expires(now)}
+    return {"Put": {"TableName": table, "Item": kept}}
+
+
+def _decision(event: Event, full: Attributes, now: float) -> Attributes:
     data = event.fields()
     kind = str(data.get("decision_type") or "unknown")[:256]
     item: Attributes = {
-        **key,
+        **_key(event),
         "agent": {"S": event.agent},
         "at": {"S": event.at},
         "trace_id": {"S": event.trace_id},
         "span_id": {"S": event.span_id},
         "decision_type": {"S": kind},
         "decision_id": {"S": str(data.get("decision_id") or event.id)[:256]},
-        "expires_at": expires,
+        "expires_at": _expires(now),
         "gsi1pk": {"S": f"AGENT#{event.agent}"},
         "gsi1sk": {"S": event.at},
         "gsi2pk": {"S": f"DTYPE#{kind}"},
@@ -133,6 +153,7 @@ class Plan:
         self._size = 0
         self._counters: set[rollup.Key] = set()
         self._puts = 0
+        self._failures: dict[str, int] = {}
         self.written: list[Written] = []
         self.reports: list[Report] = []
         self.repeated_reports = 0
@@ -169,7 +190,7 @@ class Plan:
             self.repeated_reports += 1
             return True
         at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
-        if not self._try(0, 0, set(), at, [(key, Invocation)], report.agent):
+        if not self._try(0, 0, set(), at, [(key, Invocation)], report):
             return False
         self._changing(key, Invocation).add_report(report)  # type: ignore[union-attr]
         self.reports.append(report)
@@ -182,27 +203,38 @@ class Plan:
         counters: set[rollup.Key],
         hour: str,
         touched: list[tuple[str, type[State]]],
-        agent: str | None = None,
+        report: Report | None = None,
     ) -> bool:
         bound = set(counters)
+        failures = dict(self._failures)
         for key, kind in touched:
+            if kind is Invocation:
+                failures[key] = self._most_failures(key, report is not None and report.failed)
             # What it may touch already, and what it may touch with the addition.
             bound |= self._state(key, kind).touches
             bound |= {(f"H#{hour}", name) for name in (schema.TOTAL, schema.TYPES, schema.OUTCOMES)}
-        if agent is not None:
+        if report is not None:
             bound |= {
                 (bucket, name)
                 for bucket in (f"H#{hour}", f"D#{hour[:10]}")
-                for name in (schema.TOTAL, schema.agent_key(agent))
+                for name in (schema.TOTAL, schema.agent_key(report.agent))
             }
         new_states = sum(1 for key, _ in touched if key not in self.states)
         actions = self._puts + puts + len(self.states) + new_states + len(self._counters | bound)
+        actions += sum(failures.values())
         if self and (actions > MAX_ACTIONS or self._size + size > MAX_BYTES):
             return False
         self._puts += puts
         self._size += size
         self._counters |= bound
+        self._failures = failures
         return True
+
+    def _most_failures(self, key: str, another: bool) -> int:
+        """How many items of failures a state may change at most: those that it has, and those to come."""
+        before, after = self._known.get(key), self._state(key, Invocation)
+        found = after.most_failures + another  # type: ignore[union-attr]
+        return found + (before.most_failures if isinstance(before, Invocation) else 0)
 
     def _state(self, key: str, kind: type[State]) -> State:
         found = self.states.get(key) or self._known.get(key)
@@ -224,9 +256,30 @@ class Plan:
             rollup.merge(total, rollup.minus(state.contributions(), booked))
         return total
 
+    def failures(self) -> tuple[list[Event], list[Event]]:
+        """Return the failures made of reports that there are now, and those that there are no longer."""
+        made: list[Event] = []
+        gone: list[Event] = []
+        for key, state in self.states.items():
+            if isinstance(state, Invocation):
+                known = self._known.get(key)
+                before = known.failures() if isinstance(known, Invocation) else []
+                after = state.failures()
+                made += [each for each in after if each not in before]
+                gone += [each for each in before if each not in after]
+        return made, gone
+
     def actions(self, increments: rollup.Increments) -> list[dict[str, Any]]:
-        """Return the transaction's actions: puts of events in their order, then states, then counters."""
+        """Return the transaction's actions: puts of events in their order, then all that has no condition on
+        its own event: failures made of reports, states, counters."""
         actions = [action for each in self.written for action in each.actions]
+        made, gone = self.failures()
+        table = self._tables.monitoring
+        for each in made:
+            packed, _ = pack(json.dumps(each.data, separators=(",", ":")))
+            actions.append({"Put": {"TableName": table, "Item": _item(each, packed, self._now)}})
+        replaced = [_key(each) for each in made]
+        actions += [withdrawn(each, table, self._now) for each in gone if _key(each) not in replaced]
         actions += [self._put_state(key, state) for key, state in self.states.items()]
         actions += [
             update_counters(self._tables.ledger, key, counters, self._shard, self._now)

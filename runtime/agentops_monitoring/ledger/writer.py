@@ -41,6 +41,10 @@ class WriteResult:
     """Events and reports that were in the ledger already, or twice in the batch."""
     increments: rollup.Increments = field(default_factory=dict)
     """What was added to the counters, by bucket and sort key."""
+    failures: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Invocations that Lambda ended, by hour bucket and agent; less than 0 where one was taken back."""
+    problems: int = 0
+    """Events committed now that were recorded with wrong arguments."""
     handoff_ms: list[float] = field(default_factory=list)
     newest_ms: dict[str, int] = field(default_factory=dict)
     """By hour bucket, the time of its newest event or report."""
@@ -278,6 +282,7 @@ def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> 
     for written in plan.written:
         event = written.event
         _newest(result, event.at, event.at_ms)
+        result.problems += bool(event.problems)
         if event.type == AgentEventType.MESSAGE_RECEIVED:
             latency = number_of(event.fields(), "latency_ms")
             if latency is not None:
@@ -285,6 +290,10 @@ def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> 
     for report in plan.reports:
         at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
         _newest(result, at, report.at_ms)
+    for change, failures in zip((1, -1), plan.failures(), strict=True):
+        for each in failures:
+            key = schema.hour_bucket(each.at), each.agent
+            result.failures[key] = result.failures.get(key, 0) + change
 
 
 def _newest(result: WriteResult, at: str, at_ms: int) -> None:

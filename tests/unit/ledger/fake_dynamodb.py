@@ -172,7 +172,9 @@ def _size(item: dict[str, Any]) -> int:
     total = 0
     for name, value in item.items():
         content = next(iter(value.values()))
-        total += len(name) + len(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            content = content.encode()
+        total += len(name) + (1 if isinstance(content, bool) else len(content))
     return total
 
 

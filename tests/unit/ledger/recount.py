@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tests.unit.ledger.streams import CANONICAL, DOMAIN, PRICES, LogEvent, rfc3339
 
 QUANTUM = 10**15
+ENDED = ("invocation_completed", "invocation_failed")
 
 
 class Count(NamedTuple):
@@ -31,6 +32,8 @@ class Count(NamedTuple):
     """[events, cost]"""
     outcomes: dict[tuple[str, str, str], int]
     day_spend: dict[tuple[str, str], Fraction]
+    failures: dict[str, dict[str, Any]]
+    """Invocations that Lambda ended and that wrote no end: what their event must hold."""
 
 
 def lambda_usd(billed: int, memory: int, architecture: str) -> Fraction:
@@ -58,6 +61,8 @@ def recount(log: Iterable[LogEvent]) -> Count:
                     int(fields["Billed Duration"].split()[0]),
                     int(fields["Memory Size"].split()[0]),
                     logged.filter_name,
+                    fields.get("Status", "success"),
+                    fields.get("Error Type"),
                 )
             )
             continue
@@ -73,6 +78,8 @@ def recount(log: Iterable[LogEvent]) -> Count:
                     metrics["billedDurationMs"],
                     metrics["memorySizeMB"],
                     logged.filter_name,
+                    record["status"],
+                    record.get("errorType"),
                 )
             )
             continue
@@ -98,6 +105,7 @@ def recount(log: Iterable[LogEvent]) -> Count:
         defaultdict(lambda: [Fraction(0), Fraction(0)]),
         defaultdict(int),
         defaultdict(Fraction),
+        {},
     )
     endings: dict[str, tuple[str, str, str]] = {}
     members: dict[str, set[str]] = defaultdict(set)
@@ -178,12 +186,12 @@ def recount(log: Iterable[LogEvent]) -> Count:
         count.total[at[:13]][name] += 1
         for agent in members[workflow]:
             count.outcomes[at[:13], agent, name] += 1
-    for invocation in invocations.values():
-        _count_invocation(count, invocation, add)
+    for (_, request), invocation in invocations.items():
+        _count_invocation(count, invocation, add, request)
     return count
 
 
-def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any) -> None:
+def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any, request: str) -> None:
     first: dict[str, str] = {}
     for body in invocation["e"]:
         nonce = body["id"].split("-")[0]
@@ -216,7 +224,10 @@ def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any) 
         if not genuine or report[0] <= genuine[-1][0] - genuine[-1][2]:
             genuine.append(report)
     after = 0
-    for at_ms, _, duration, billed, memory, filter_name in genuine[::-1]:
+    ends = {b["span_id"] for b in invocation["e"] if b["type"] in ENDED}
+    starts = {b["span_id"] for b in invocation["e"] if b["type"] == "invocation_started"}
+    ended_by_lambda: list[dict[str, Any]] = []
+    for at_ms, id_, duration, billed, memory, filter_name, status, error in genuine[::-1]:
         _, _, agent, architecture = filter_name.split("|")
         usd = lambda_usd(billed, memory, architecture)
         at = rfc3339(at_ms)
@@ -234,6 +245,14 @@ def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any) 
             else [b for b in ordered if b["clock"] <= at_ms]
         )
         after = at_ms
+        begun = [b for b in mine if b["type"] == "invocation_started"]
+        if status != "success" and (begun[-1]["span_id"] not in ends if begun else not ends - starts):
+            own = {"workflow_id": request, "agent": agent, "parent_id": None, "span_id": None}
+            ended_by_lambda.append(
+                {name: (begun[-1] if begun else own)[name] for name in own}
+                | {"id": f"report-{id_}", "at": at, "type": "invocation_failed", "request_id": request}
+                | {"error": error or "Lambda.Timeout", "ms": duration}
+            )
         rest = usd
         domain = [b for b in mine if b["type"] in DOMAIN]
         if domain:
@@ -249,3 +268,7 @@ def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any) 
                     rest -= part
                 before = here
         count.types[at[:13], "overhead"][1] += rest
+    for body in ended_by_lambda[-8:]:
+        count.failures[body["id"]] = body
+        add(body["at"], body["agent"], "events", 1)
+        count.types[body["at"][:13], "invocation_failed"][0] += 1

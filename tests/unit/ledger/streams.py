@@ -17,6 +17,17 @@ PRICES = {
     "no-such-model": None,
 }
 CANONICAL = {"claude-3-opus": "claude-3-opus-latest", "claude-haiku-4-5": "claude-haiku-4-5"}
+# What Lambda reports of an attempt, and what a process writes of its own.
+STATUSES = (
+    ("success", ""),
+    ("timeout", ""),
+    ("error", "Runtime.ExitError"),
+    ("error", "Runtime.OutOfMemory"),
+)
+ENDS: tuple[tuple[str, Any], ...] = (
+    ("invocation_completed", {"duration_ms": 12.345}),
+    ("invocation_failed", {"duration_ms": 3.5, "error": {"type": "KeyError"}}),
+)
 
 
 class LogEvent(NamedTuple):
@@ -72,21 +83,28 @@ class World:
     def _attempt(self, request: str) -> None:
         r = self.random
         workflow = r.choice(self.workflows)
-        begun = self.now
+        begun, span = self.now, f"{r.getrandbits(64):016x}"
         if r.random() < 0.95:
-            self._event("invocation_started", {"cold_start": False}, request, workflow)
+            self._event("invocation_started", {"cold_start": False}, request, workflow, span)
         for _ in range(r.randrange(0, 9)):
             self.now += r.randrange(0, 400)
             self._random_event(request, workflow)
         if r.random() < 0.1:
             forged = r.randrange(1, 5000)
-            self._report(request, r.choice((self.now - begun, 0.5)), forged)
+            self._report(request, r.choice((self.now - begun, 0.5)), forged, *r.choice(STATUSES))
         self.now += r.randrange(0, 50)
-        if r.random() < 0.8:
-            self._event("invocation_completed", {"duration_ms": 12.345}, request, workflow)
+        ended = r.random() < 0.8
+        if ended:
+            kind, data = r.choice(ENDS)
+            self._event(kind, data, request, workflow, span)
         if r.random() < 0.9:
             self.now += 1
-            self._report(request, self.now - begun + r.choice((0, 0.25, -0.5)), r.randrange(1, 9000))
+            status = ("success", "") if ended and r.random() < 0.9 else r.choice(STATUSES)
+            duration = self.now - begun + r.choice((0, 0.25, -0.5))
+            self._report(request, duration, r.randrange(1, 9000), *status)
+            if status[0] != "success" and r.random() < 0.7:
+                # Most that Lambda ends start again as another process.
+                self._process()
 
     def _random_event(self, request: str, workflow: str) -> None:
         r = self.random
@@ -146,7 +164,9 @@ class World:
             }
         return data
 
-    def _event(self, kind: str, data: Any, request: str | None, workflow: str = "f" * 32) -> None:
+    def _event(
+        self, kind: str, data: Any, request: str | None, workflow: str = "f" * 32, span: str | None = None
+    ) -> None:
         self.seq += 1
         metric = kind if kind != "typo" else "custom_event"
         at = self.now - (3 if self.random.random() < 0.05 else 0)
@@ -159,8 +179,8 @@ class World:
             "at": rfc3339(at),
             "workflow_id": workflow,
             "trace_id": workflow[:32],
-            "span_id": f"{self.seq:016x}",
-            "parent_id": None,
+            "span_id": span or f"{self.seq:016x}",
+            "parent_id": span and span[::-1],
             "request_id": request,
             "seq": self.seq,
             "proof": proof(self.nonce, self.stream),
@@ -178,12 +198,17 @@ class World:
         else:
             self._log({**head, "agentops.event": {**body, "data": data}})
 
-    def _report(self, request: str, duration: float, billed: int) -> None:
+    def _report(
+        self, request: str, duration: float, billed: int, status: str = "success", error: str = ""
+    ) -> None:
         memory = self.random.choice((128, 512, 1769))
         if self.random.random() < 0.5:
             self._log(
                 f"REPORT RequestId: {request}\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t"
-                f"Memory Size: {memory} MB\tMax Memory Used: 70 MB\tInit Duration: 100.20 ms\t\n"
+                f"Memory Size: {memory} MB\tMax Memory Used: 70 MB\tInit Duration: 100.20 ms\t"
+                + (f"Status: {status}" if status != "success" else "")
+                + (f"\tError Type: {error}" if error else "")
+                + "\n"
             )
         else:
             metrics = {
@@ -192,7 +217,8 @@ class World:
                 "memorySizeMB": memory,
                 "maxMemoryUsedMB": 9,
             }
-            record = {"requestId": request, "status": "success", "metrics": metrics}
+            record = {"requestId": request, "status": status, "metrics": metrics}
+            record |= {"errorType": error} if error else {}
             self._log({"time": rfc3339(self.now), "type": "platform.report", "record": record})
 
     def _log(self, line: Any) -> None:

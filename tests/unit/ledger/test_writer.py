@@ -50,7 +50,9 @@ def nonzero(counters: dict[str, Any]) -> dict[str, Fraction]:
 
 def check(client: Any, expected: Count, *, shards: int = 4) -> None:
     """Compare everything there is with the recount."""
-    items = scan(client, TABLES.monitoring)
+    items = [item for item in scan(client, TABLES.monitoring) if "withdrawn" not in item]
+    check_failures([item for item in items if "#report-" in item["sk"]["S"]], expected)
+    items = [item for item in items if "#report-" not in item["sk"]["S"]]
     assert sorted(item["sk"]["S"].split("#")[1] for item in items) == sorted(expected.events)
     decisions = scan(client, TABLES.decisions)
     wanted = [body for body in expected.events.values() if body["type"] == "decision_made"]
@@ -102,6 +104,21 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
         by_agent = {agent: usd for (at, agent), usd in expected.day_spend.items() if at == day and usd}
         assert {a: Fraction(t.total_cost) for a, t in spend.agents.items() if t.total_cost} == by_agent
         assert Fraction(spend.total.total_cost) == sum(by_agent.values())
+
+
+def check_failures(items: list[dict[str, Any]], expected: Count) -> None:
+    """Compare the failures that were made of Lambda's reports."""
+    found = {item["sk"]["S"].partition("#")[2]: item for item in items}
+    assert len(found) == len(items)
+    assert sorted(found) == sorted(expected.failures)
+    for id_, body in expected.failures.items():
+        item, data = found[id_], json.loads(found[id_]["data"]["S"])
+        assert item["pk"]["S"] == f"WF#{body['workflow_id']}"
+        for name in ("agent", "at", "type", "request_id"):
+            assert item[name]["S"] == body[name]
+        if body["span_id"] is not None:
+            assert (item["span_id"]["S"], item["parent_id"]["S"]) == (body["span_id"], body["parent_id"])
+        assert (data["error"]["type"], Fraction(str(data["duration_ms"]))) == (body["error"], body["ms"])
 
 
 def writer_of(client: Any, **arguments: Any) -> LedgerWriter:
