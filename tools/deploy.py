@@ -29,6 +29,7 @@ from tools.preflight import (  # noqa: E402
     stack_name,
     stack_problems,
     stack_resources,
+    table_deletion,
 )
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def _explain_kept(
     print(f"  {shlex.join(command)}")
     print("To delete the data for good:")
     for table in tables.values():
-        print(f"  aws dynamodb update-table --table-name {table} --no-deletion-protection-enabled")
-        print(f"  aws dynamodb delete-table --table-name {table}")
+        for line in table_deletion(table):
+            print(f"  {line}")
     for bucket in buckets.values():
         print(f"  aws s3 rb s3://{bucket} --force")
 

@@ -109,15 +109,7 @@ def stack_problems(account: Account, names: Names) -> Iterator[str]:
             # A first deployment that failed: its tables are protected, so they could not be rolled back,
             # though they were never used; and the stack's deletion would keep them, in the next one's way.
             tables = stack_resources(account, stack, TABLE).values() if state == "ROLLBACK_FAILED" else ()
-            commands = [
-                f"aws dynamodb {command}"
-                for table in tables
-                for command in (
-                    f"update-table --table-name {table} --no-deletion-protection-enabled",
-                    f"wait table-exists --table-name {table}",
-                    f"delete-table --table-name {table}",
-                )
-            ]
+            commands = [command for table in tables for command in table_deletion(table)]
             commands.append(f"aws cloudformation delete-stack --stack-name {stack}")
             yield f"stack {stack} is in {state}: run `{' && '.join(commands)}`"
 
@@ -197,6 +189,15 @@ def bedrock_problems(bedrock: Any, model_id: str, region: str) -> tuple[list[str
         f"no access to {model_id} ({', '.join(missing)} missing): open Bedrock's model catalog in {region} "
         "and request it, or choose another with -c model_id=…"
     ], []
+
+
+def table_deletion(table: str) -> tuple[str, ...]:
+    """Return the commands that delete a protected table; between them it is updating for a moment."""
+    return (
+        f"aws dynamodb update-table --table-name {table} --no-deletion-protection-enabled",
+        f"aws dynamodb wait table-exists --table-name {table}",
+        f"aws dynamodb delete-table --table-name {table}",
+    )
 
 
 def stack_name(part: str, environment: str) -> str:
