@@ -32,8 +32,8 @@ check: setup
 contract: setup ## Check what we say of AWS: on the embedded one, or in an account (ACCOUNT=123456789012)
 	@python -m pytest tests/contract $(if $(ACCOUNT),--against-aws "$(ACCOUNT)")
 
-prove: setup ## Every property at the size that the issues name
-	@AGENTOPS_TEST_SIZE=full python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+prove: export AGENTOPS_TEST_SIZE = full
+prove: check ## Every property at the size that the issues name
 
 synth: setup ## Synthesize the templates with the CDK CLI (ENVIRONMENT=production ARGS="alert_email=me@example.com …")
 	@$(CDK) synth --quiet $(CONTEXT)
