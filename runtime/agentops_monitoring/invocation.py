@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import Token
+from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from agentops_monitoring import identity, trace
 from agentops_monitoring.encoding import render
 from agentops_monitoring.event_types import AgentEventType
-from agentops_monitoring.propagation import Incoming, incoming
+from agentops_monitoring.propagation import Incoming, received
 from agentops_monitoring.trace import TraceContext
+from agentops_monitoring.triggers import trigger_of
 
 if TYPE_CHECKING:
     from agentops_monitoring.monitor import AgentOpsMonitor
@@ -23,6 +25,9 @@ _OWN_FILES = os.path.dirname(__file__)
 MAX_FRAMES = 50
 
 _cold = True
+# Messages that this process has received, so that it knows them again: (agent, message id), oldest first.
+_received: dict[tuple[str, str], None] = {}
+_MAX_RECEIVED = 1_024
 
 
 class Invocation:
@@ -36,82 +41,118 @@ class Invocation:
         The handler's arguments.
     """
 
-    __slots__ = ("_context", "_monitor", "_parent_id", "_started", "_token", "event", "lambda_context")
+    __slots__ = (
+        "_context", "_monitor", "_outer", "_parent_id", "_started", "_token", "closed_early", "ended",
+        "event", "lambda_context",
+    )  # fmt: skip
 
     _token: Token[TraceContext | None]
 
     def __init__(self, monitor: AgentOpsMonitor, event: object, lambda_context: object) -> None:
         self._monitor = monitor
         self._context: TraceContext | None = None
+        self._parent_id: str | None = None
         self.event = event
         self.lambda_context = lambda_context
+        self.closed_early = False
+        """Set for a generator whose reader left: that is no failure."""
+        self.ended = False
 
     def __enter__(self) -> Self:
+        # Before all else: nothing recorded inside the span may be older than the span.
+        self._started = time.monotonic_ns()
         with suppress(Exception):  # an event of a shape nobody foresaw must still reach the handler
             self._enter()
         return self
 
     def _enter(self) -> None:
-        global _cold
-        # Before all else: nothing recorded inside the span may be older than the span.
-        self._started = time.monotonic_ns()
-        cold_start, _cold = _cold, False
+        if _running(self.event, self.lambda_context):
+            return  # wrapped twice
         now = time.time_ns() // 1_000_000
-        span_id = identity.new_span_id()
         request_id = request_id_of(self.lambda_context)
-        message = incoming(self.event)
-        if message is None:
+        messages = received(self.event, self.lambda_context)
+        span_id = identity.new_span_id()
+        joined = _only_workflow(messages)
+        if joined is None:
             # A retry keeps its request id, and so its workflow.
             workflow_id = request_id.replace("-", "") if request_id else os.urandom(16).hex()
             context = TraceContext(
                 workflow_id, span_id=span_id, request_id=request_id, workflow_started_ms=now
             )
-            self._parent_id = None
         else:
-            context = TraceContext(
-                message.workflow_id,
-                trace_id=message.trace_id,
-                span_id=span_id,
-                request_id=request_id,
-                hop=message.hop,
-                workflow_started_ms=message.workflow_started_ms,
-            )
-            self._parent_id = message.span_id
+            context = joined.context(span_id=span_id, request_id=request_id, calls=None)
+            self._parent_id = joined.span_id
         self._context = context
-        self._token = trace.enter(context)
+        self.resume()
         trace.activate(self, context)
-        self._emit(
-            AgentEventType.INVOCATION_STARTED,
-            {"cold_start": cold_start, "trigger": trigger_of(self.event)},
-            now,
-        )
-        if message is not None:
-            self._monitor.emit(
-                AgentEventType.MESSAGE_RECEIVED,
-                _receipt(message, self._monitor.agent_name, now),
-                context=context,
-                at_ms=now,
+        self.record(AgentEventType.INVOCATION_STARTED, _start(self.event), now)
+        for message in messages:
+            if message is not None:
+                self._receive(message, joined is not None, now)
+        if hasattr(self.lambda_context, "get_remaining_time_in_millis"):
+            from agentops_monitoring.watchdog import WATCHDOG
+
+            WATCHDOG.watch(self)
+
+    def _receive(self, message: Incoming, joined: bool, now: int) -> None:
+        assert self._context is not None
+        context = self._context
+        if not joined:
+            # Each message of a mixed batch is received in its own workflow, below its sender's span.
+            context = message.context(
+                span_id=message.span_id, request_id=context.request_id, calls=context.calls
             )
+        agent = self._monitor.agent_name
+        self._monitor.emit(
+            AgentEventType.MESSAGE_RECEIVED, _receipt(message, agent, now), context=context, at_ms=now
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
+        self.ended = True
         if self._context is None:
             return
         try:
-            duration = round((time.monotonic_ns() - self._started) / 1_000_000, 3)
-            if error is None:
-                self._emit(AgentEventType.INVOCATION_COMPLETED, {"duration_ms": duration})
+            duration = self.duration_ms()
+            if error is None or self.closed_early:
+                data: dict[str, Any] = {"duration_ms": duration}
+                if self.closed_early:
+                    data["closed_early"] = True
+                self.record(AgentEventType.INVOCATION_COMPLETED, data)
             else:
                 data = {"duration_ms": duration, "error": describe(error, frames)}
-                self._emit(AgentEventType.INVOCATION_FAILED, data)
+                self.record(AgentEventType.INVOCATION_FAILED, data)
         except Exception:  # noqa: BLE001, S110 - the handler's own outcome stands
             pass
         finally:
             trace.deactivate(self)
-            trace.leave(self._token)
+            self.pause()
+            watchdog = sys.modules.get("agentops_monitoring.watchdog")
+            if watchdog is not None:
+                watchdog.WATCHDOG.release(self)
 
-    def _emit(self, kind: AgentEventType, data: Mapping[str, Any], at_ms: int | None = None) -> None:
+    def pause(self) -> None:
+        """Leave the invocation's context, as a generator does between two items."""
+        if self._context is not None:
+            trace.leave(self._token, self._context)
+            if self._context.request_id is None:
+                _anonymous.set(self._outer)
+
+    def resume(self) -> None:
+        """Enter the invocation's context."""
+        if self._context is not None:
+            self._token = trace.enter(self._context)
+            if self._context.request_id is None:
+                self._outer = _anonymous.get()
+                _anonymous.set(self)
+
+    def duration_ms(self) -> float:
+        """Return how long the invocation has run, in milliseconds."""
+        return round((time.monotonic_ns() - self._started) / 1_000_000, 3)
+
+    def record(self, kind: str, data: Mapping[str, Any], at_ms: int | None = None) -> None:
+        """Write an event of the invocation's own span."""
         assert self._context is not None
         self._monitor.emit(
             kind,
@@ -123,11 +164,21 @@ class Invocation:
         )
 
 
-def running(lambda_context: object) -> bool:
-    """Whether the calling code is already inside an invocation of that request."""
+_anonymous: ContextVar[Invocation | None] = ContextVar("agentops_invocation", default=None)
+
+
+def _running(event: object, lambda_context: object) -> bool:
+    """Whether the calling code is already inside the invocation with these arguments."""
     request_id = request_id_of(lambda_context)
-    context = trace.current()
-    return request_id is not None and context.request_id == request_id
+    if request_id is not None:
+        return trace.current().request_id == request_id
+    outer = _anonymous.get()
+    return (
+        outer is not None
+        and not outer.ended
+        and outer.event is event
+        and outer.lambda_context is lambda_context
+    )
 
 
 def request_id_of(lambda_context: object) -> str | None:
@@ -139,29 +190,31 @@ def request_id_of(lambda_context: object) -> str | None:
     return request_id if type(request_id) is str and request_id else None
 
 
-def trigger_of(event: object) -> str:
-    """Name what invoked the function, by the shape of its event."""
-    if not issubclass(type(event), Mapping):
-        return "direct"
-    event = cast(Mapping[str, Any], event)
-    if "detail-type" in event and "source" in event:
-        if event["detail-type"] == "Scheduled Event":
-            return "schedule"
-        return "alarm" if event["source"] == "aws.cloudwatch" else "eventbridge"
-    if "alarmData" in event:
-        return "alarm"
-    records = event.get("Records")
-    if isinstance(records, list) and records and isinstance(records[0], Mapping):
-        source = records[0].get("eventSource") or records[0].get("EventSource")
-        if isinstance(source, str):
-            return source.removeprefix("aws:")
-    if "requestContext" in event:
-        return "http"
-    return "direct"
+def _start(event: object) -> dict[str, Any]:
+    global _cold
+    first, _cold = _cold, False
+    # What was made ready ahead of its first event kept nobody waiting. Lambda restores a snapshot when an
+    # event comes, so the first one after that is cold.
+    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
+    data: dict[str, Any] = {
+        "cold_start": first and kind not in ("provisioned-concurrency", "lambda-managed-instances"),
+        "trigger": trigger_of(event),
+    }
+    if first and kind:
+        data["initialization"] = kind
+    return data
+
+
+def _only_workflow(messages: list[Incoming | None]) -> Incoming | None:
+    """Return the first message where all of them belong to one workflow."""
+    first = messages[0] if messages else None
+    if first is None or any(each is None or each.workflow_id != first.workflow_id for each in messages):
+        return None
+    return first
 
 
 def _receipt(message: Incoming, agent: str, now: int) -> dict[str, Any]:
-    return {
+    receipt: dict[str, Any] = {
         "from": message.sender,
         "to": agent,
         "message_type": message.message_type,
@@ -169,7 +222,26 @@ def _receipt(message: Incoming, agent: str, now: int) -> dict[str, Any]:
         "hop": message.hop,
         # Clocks differ a little between hosts; no message arrives before it was sent.
         "latency_ms": max(0, now - message.sent_ms) if message.sent_ms else None,
+        "channel": message.channel,
+        "addressed_to": message.to,
     }
+    if _seen_before(agent, message) or message.redelivered:
+        receipt["redelivered"] = True
+    return receipt
+
+
+def _seen_before(agent: str, message: Incoming) -> bool:
+    # The states of one execution all receive the message that started it.
+    if message.channel == "stepfunctions":
+        return False
+    key = (agent, message.message_id)
+    if key in _received:
+        return True
+    _received[key] = None
+    if len(_received) > _MAX_RECEIVED:
+        with suppress(KeyError, RuntimeError, StopIteration):  # another thread was quicker
+            del _received[next(iter(_received))]
+    return False
 
 
 def describe(error: BaseException, frames: TracebackType | None) -> dict[str, str]:

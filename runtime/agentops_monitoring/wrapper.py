@@ -4,49 +4,123 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import suppress
 from functools import partial, update_wrapper
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from agentops_monitoring import instrument
-from agentops_monitoring.invocation import Invocation, running
+from agentops_monitoring.invocation import Invocation
 from agentops_monitoring.monitor import AgentOpsMonitor
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-# inspect.CO_COROUTINE, without the import of inspect.
-_CO_COROUTINE = 0x80
+# inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without the import of inspect.
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 
 def monitored(handler: Handler) -> Handler:
     """Record each invocation of a handler, and what its AWS clients do meanwhile.
 
-    What the handler returns or raises passes through untouched. A handler that is wrapped twice is recorded
-    once.
+    What the handler returns, yields or raises passes through untouched. A handler that is wrapped twice is
+    recorded once.
+
+    Parameters
+    ----------
+    handler
+        A function, a coroutine function, a generator function of either kind, a method, a `partial`, or an
+        object with a `__call__`. Of a class with a `__call__` each object becomes a handler. Lambda's own
+        runtime calls plain functions only: the others need a framework in between that runs them.
     """
+    if isinstance(handler, staticmethod | classmethod):
+        return cast(Handler, type(handler)(_wrapped(handler.__func__)))
+    if isinstance(handler, type) and any("__call__" in vars(each) for each in handler.__mro__):
+        handler.__call__ = _wrapped(handler.__call__)  # type: ignore[method-assign]
+        return handler
+    return cast(Handler, _wrapped(handler))
+
+
+def _wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
     monitor = AgentOpsMonitor()
     instrument.install()
+    flags = _code_flags(handler)
+    make = (
+        _awaited
+        if flags & _COROUTINE
+        else _iterated
+        if flags & _GENERATOR
+        else _iterated_async
+        if flags & _ASYNC_GENERATOR
+        else _called
+    )
+    wrapper = make(monitor, handler)
+    with suppress(Exception):  # an object that raises when its attributes are read
+        update_wrapper(wrapper, handler)
+    return wrapper
 
-    if _is_coroutine_function(handler):
 
-        async def run_async(*arguments: Any, **named: Any) -> Any:
-            event, context = _event_and_context(arguments, named)
-            if running(context):
-                return await handler(*arguments, **named)
-            with Invocation(monitor, event, context):
-                return await handler(*arguments, **named)
-
-        return cast(Handler, update_wrapper(run_async, handler))
-
+def _called(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any, **named: Any) -> Any:
-        event, context = _event_and_context(arguments, named)
-        if running(context):
-            return handler(*arguments, **named)
-        with Invocation(monitor, event, context):
+        with Invocation(monitor, *_event_and_context(arguments, named)):
             return handler(*arguments, **named)
 
-    return cast(Handler, update_wrapper(run, handler))
+    return run
+
+
+def _awaited(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Callable[..., Any]:
+    async def run(*arguments: Any, **named: Any) -> Any:
+        with Invocation(monitor, *_event_and_context(arguments, named)):
+            return await handler(*arguments, **named)
+
+    return run
+
+
+def _iterated(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any, **named: Any) -> Generator[Any, Any, Any]:
+        # Not `yield from`: between two items the reader's code runs, which is no part of the invocation.
+        items = handler(*arguments, **named)
+        sent, thrown = None, None
+        with Invocation(monitor, *_event_and_context(arguments, named)) as invocation:
+            while True:
+                try:
+                    item = items.send(sent) if thrown is None else items.throw(thrown)
+                except StopIteration as end:
+                    return end.value
+                sent, thrown = None, None
+                invocation.pause()
+                try:
+                    sent = yield item
+                except BaseException as error:  # noqa: BLE001 - the handler's to meet
+                    thrown = error
+                    invocation.closed_early = isinstance(error, GeneratorExit)
+                finally:
+                    invocation.resume()
+
+    return run
+
+
+def _iterated_async(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Callable[..., Any]:
+    async def run(*arguments: Any, **named: Any) -> AsyncGenerator[Any, Any]:
+        items = handler(*arguments, **named)
+        sent, thrown = None, None
+        with Invocation(monitor, *_event_and_context(arguments, named)) as invocation:
+            while True:
+                try:
+                    item = await (items.asend(sent) if thrown is None else items.athrow(thrown))
+                except StopAsyncIteration:
+                    return
+                sent, thrown = None, None
+                invocation.pause()
+                try:
+                    sent = yield item
+                except BaseException as error:  # noqa: BLE001 - the handler's to meet
+                    thrown = error
+                    invocation.closed_early = isinstance(error, GeneratorExit)
+                finally:
+                    invocation.resume()
+
+    return run
 
 
 def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
@@ -56,16 +130,17 @@ def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tup
     return (arguments[-1] if arguments else named.get("event")), named.get("context")
 
 
-def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
+def _code_flags(handler: Callable[..., Any]) -> int:
     while isinstance(handler, partial):
         handler = handler.func
-    # An object's own __call__ is a method, which passes its function's attributes on.
-    code = getattr(handler, "__code__", None) or getattr(
-        getattr(handler, "__call__", None),  # noqa: B004
-        "__code__",
-        None,
-    )
-    return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
+    if isinstance(handler, type):
+        return 0  # calling it makes an object
+    code = getattr(handler, "__code__", None)
+    if code is None:
+        # An object's own __call__ is a method, which passes its function's attributes on.
+        code = getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004
+    flags = getattr(code, "co_flags", 0)
+    return flags if isinstance(flags, int) else 0
 
 
 def load_handler(name: str) -> Callable[..., Any]:
@@ -104,7 +179,7 @@ def _configured() -> Callable[..., Any]:
         return _unconfigured
     # First, since most modules make their clients while they load, and only new clients are hooked.
     instrument.install()
-    return monitored(load_handler(named))
+    return _wrapped(load_handler(named))
 
 
 # Imported while Lambda initializes, as the original handler would have been. At the end of the module,

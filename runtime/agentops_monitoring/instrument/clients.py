@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentops_monitoring.instrument import bedrock, messages
+from agentops_monitoring.instrument import bedrock, calls, messages, queues
 
 _MODEL_HOOKS = tuple(
     hook
@@ -18,11 +18,23 @@ _MESSAGE_HOOKS = (
     ("before-parameter-build.events.PutEvents", messages.before_put),
     ("after-call.events.PutEvents", messages.after_put),
 )
+_OTHER_MESSAGE_HOOKS = tuple(
+    hook
+    for operations, before, after in (
+        (("sqs.SendMessage", "sqs.SendMessageBatch"), queues.before_send, queues.after_send),
+        (("sns.Publish", "sns.PublishBatch"), queues.before_send, queues.after_send),
+        (("lambda.Invoke", "lambda.InvokeWithResponseStream"), calls.before_invoke, calls.after_call),
+        (("sfn.StartExecution", "sfn.StartSyncExecution"), calls.before_start, calls.after_call),
+        (("sfn.SendTaskSuccess",), calls.before_start, calls.after_call),
+    )
+    for operation in operations
+    for hook in ((f"before-parameter-build.{operation}", before), (f"after-call.{operation}", after))
+)
 
 
 def attach_to_session(session: Any) -> None:
     """Hook every client that this botocore session makes from now on."""
-    for name, handler in _MODEL_HOOKS + _MESSAGE_HOOKS:
+    for name, handler in _MODEL_HOOKS + _MESSAGE_HOOKS + _OTHER_MESSAGE_HOOKS:
         session.register(name, handler, unique_id=_unique(name))
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentops_monitoring import identity, instrument, settings, trace
+from agentops_monitoring import identity, instrument, settings
 from agentops_monitoring.encoding import encode
-from agentops_monitoring.event_types import AgentEventType
-from agentops_monitoring.propagation import carried
-from agentops_monitoring.trace import TraceContext
+from agentops_monitoring.instrument.outgoing import (
+    Outgoing,
+    fits,
+    json_object,
+    keep,
+    kept,
+    propagates,
+    spliced,
+)
 
 if TYPE_CHECKING:
     from agentops_monitoring.monitor import AgentOpsMonitor
@@ -29,7 +33,6 @@ RAISED_REQUEST_BYTES = 1_048_576
 
 _CONTEXT_BYTES = 4_096
 """More than a context takes, its names at their longest."""
-_KEY = "agentops_messages"
 
 
 class MessageNotSentError(RuntimeError):
@@ -44,24 +47,13 @@ class _Addressed(NamedTuple):
     message_id: str
 
 
-class _Message(NamedTuple):
-    """A message that was given its context and waits for EventBridge's answer."""
-
-    monitor: AgentOpsMonitor
-    context: TraceContext
-    span_id: str
-    sent_ms: int
-    data: dict[str, Any]
-    problems: list[str]
-
-
 _addressed: ContextVar[_Addressed | None] = ContextVar("agentops_addressed", default=None)
 
 
 def before_put(params: Any, context: Any, **_: Any) -> None:
     """Put the trace context into entries for the agents' bus, leaving the agent's own objects as they are."""
     addressed = _addressed.get()
-    if addressed is None and not instrument.active():
+    if addressed is None and not propagates("eventbridge"):
         return
     try:
         monitor = instrument.monitor() if addressed is None else addressed.monitor
@@ -69,46 +61,33 @@ def before_put(params: Any, context: Any, **_: Any) -> None:
     except Exception:  # noqa: BLE001 - botocore will say what is wrong with the entries
         return
     params["Entries"] = entries
-    context[_KEY] = messages
+    keep(context, *messages)
 
 
 def after_put(http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
     """Record the messages that EventBridge took; each entry succeeds or fails alone."""
-    messages: list[_Message | None] = context.pop(_KEY, None) or []
-    if http_response.status_code >= 300:
-        return
-    for message, result in zip(messages, parsed.get("Entries", ()), strict=False):
+    for message, result in zip(kept(context, http_response), parsed.get("Entries", ()), strict=False):
         if message is not None and not result.get("ErrorCode"):
-            message.monitor.emit(
-                AgentEventType.MESSAGE_SENT,
-                message.data,
-                context=message.context,
-                span_id=message.span_id,
-                parent_id=message.context.span_id,
-                at_ms=message.sent_ms,
-                problems=message.problems,
-                checked=True,
-            )
+            message.record()
 
 
 def _with_context(
     entries: Sequence[Mapping[str, Any]], monitor: AgentOpsMonitor, addressed: _Addressed | None
-) -> tuple[list[Mapping[str, Any]], list[_Message | None]]:
+) -> tuple[list[Mapping[str, Any]], list[Outgoing | None]]:
     configured = settings.load()
     bus = _bus_name(configured.event_bus)
-    size = sum(_entry_bytes(entry) for entry in entries)
-    # A request that the lower limit would take shall pass everywhere; but no rule matches one of
-    # `send_message` without its context.
-    limit = MAX_REQUEST_BYTES if size <= MAX_REQUEST_BYTES and not addressed else RAISED_REQUEST_BYTES
+    size = before = sum(_entry_bytes(entry) for entry in entries)
+    # No rule matches a message of `send_message` without its context.
+    limit = RAISED_REQUEST_BYTES if addressed else MAX_REQUEST_BYTES
     changed: list[Mapping[str, Any]] = []
-    messages: list[_Message | None] = []
+    messages: list[Outgoing | None] = []
     for entry in entries:
         message = None
         if _bus_name(entry.get("EventBusName") or "default") == bus:
             detail, message = _carry(entry, monitor, addressed, configured.environment)
             if message is not None:
                 grown = size + len(detail.encode()) - len(entry["Detail"].encode())
-                if grown <= limit:
+                if fits(before, grown, limit, RAISED_REQUEST_BYTES):
                     size = grown
                     entry = {**entry, "Detail": detail}
                 else:
@@ -121,41 +100,22 @@ def _with_context(
 
 def _carry(
     entry: Mapping[str, Any], monitor: AgentOpsMonitor, addressed: _Addressed | None, environment: str
-) -> tuple[str, _Message | None]:
+) -> tuple[str, Outgoing | None]:
     text = entry.get("Detail")
-    try:
-        detail = json.loads(text) if type(text) is str else None
-    except (ValueError, RecursionError):
-        detail = None
-    if type(text) is not str or type(detail) is not dict:
+    detail = json_object(text)
+    if type(text) is not str or detail is None:
         return "", None
-    context = trace.current()
-    span_id = identity.new_span_id()
-    sent_ms = time.time_ns() // 1_000_000
-    message_id = addressed.message_id if addressed else span_id
-    to = addressed.to if addressed else None
-    problems = []
+    message = Outgoing(
+        monitor,
+        "eventbridge",
+        to=addressed.to if addressed else detail.get("to"),
+        message_type=entry.get("DetailType"),
+        destination=_bus_name(entry.get("EventBusName") or "default"),
+        message_id=addressed.message_id if addressed else None,
+    )
     if detail.get("environment", environment) != environment:
-        problems.append("the payload's own field environment was replaced, rules route by it")
-    ours: dict[str, Any] = {
-        "environment": environment,
-        "agentops": carried(
-            context, span_id=span_id, sender=monitor.agent_name, to=to, message_id=message_id, sent_ms=sent_ms
-        ),
-    }
-    if ours.keys().isdisjoint(detail):
-        # The agent's text stays as it wrote it, its numbers to the last digit.
-        spliced = text.rstrip()[:-1] + ("," if detail else "") + encode(ours, redact=False)[1:]
-    else:
-        spliced = json.dumps({**detail, **ours}, separators=(",", ":"))
-    data = {
-        "from": monitor.agent_name,
-        "to": to,
-        "message_type": entry.get("DetailType"),
-        "message_id": message_id,
-        "hop": context.hop + 1,
-    }
-    return spliced, _Message(monitor, context, span_id, sent_ms, data, problems)
+        message.problems.append("the payload's own field environment was replaced, rules route by it")
+    return spliced(text, detail, {"environment": environment, "agentops": message.carried}), message
 
 
 def _bus_name(name: str) -> str:

@@ -71,6 +71,8 @@ def test_a_message_carries_its_context_to_the_receiver(aws: Aws, events: Any, re
         "message_type": "issue.found",
         "message_id": carried["message_id"],
         "hop": 1,
+        "channel": "eventbridge",
+        "destination": BUS,
     }
 
     received = {"source": "mine", "detail-type": "issue.found", "detail": detail}

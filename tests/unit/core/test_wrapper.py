@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agentops_monitoring import AgentOpsMonitor, invocation, monitored, trace, transport
+from agentops_monitoring import AgentOpsMonitor, invocation, monitored, trace, transport, triggers
 from agentops_monitoring.wrapper import load_handler
 
 from .aws_server import Aws
@@ -94,6 +94,8 @@ def test_a_message_brings_its_trace(in_lambda: None, recorded: Any) -> None:
         "message_id": "m1",
         "hop": 2,
         "latency_ms": received["data"]["latency_ms"],
+        "channel": "eventbridge",
+        "addressed_to": "engineer",
     }
     assert received["data"]["latency_ms"] > 10**12
     assert done["data"]["duration_ms"] > 10**12
@@ -261,7 +263,7 @@ def test_objects_and_methods_are_handlers_too(in_lambda: None, recorded: Any) ->
     ],
 )
 def test_triggers(event: Any, trigger: str) -> None:
-    assert invocation.trigger_of(event) == trigger
+    assert triggers.trigger_of(event) == trigger
 
 
 @pytest.fixture
