@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentops_monitoring.instrument import bedrock, calls, messages, queues
+from agentops_monitoring.instrument import bedrock, messages, payloads, queues
 
 _MODEL_HOOKS = tuple(
     hook
@@ -23,9 +23,9 @@ _OTHER_MESSAGE_HOOKS = tuple(
     for operations, before, after in (
         (("sqs.SendMessage", "sqs.SendMessageBatch"), queues.before_send, queues.after_send),
         (("sns.Publish", "sns.PublishBatch"), queues.before_send, queues.after_send),
-        (("lambda.Invoke", "lambda.InvokeWithResponseStream"), calls.before_invoke, calls.after_call),
-        (("sfn.StartExecution", "sfn.StartSyncExecution"), calls.before_start, calls.after_call),
-        (("sfn.SendTaskSuccess",), calls.before_start, calls.after_call),
+        (("lambda.Invoke", "lambda.InvokeWithResponseStream"), payloads.before_invoke, payloads.after_call),
+        (("sfn.StartExecution", "sfn.StartSyncExecution"), payloads.before_start, payloads.after_call),
+        (("sfn.SendTaskSuccess",), payloads.before_start, payloads.after_call),
     )
     for operation in operations
     for hook in ((f"before-parameter-build.{operation}", before), (f"after-call.{operation}", after))
