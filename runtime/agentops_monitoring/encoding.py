@@ -13,10 +13,13 @@ from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
 from enum import Enum
 from typing import Any
 
+from agentops_monitoring import redaction
 from agentops_monitoring.redaction import CLEAN, REDACTED, SECRET, verdict
 
 MAX_DEPTH = 100
 """Levels of nesting that are rendered: readers in other languages stop not far above."""
+
+_LONG = 10**12
 
 
 def _default(value: object) -> object:
@@ -43,10 +46,10 @@ def encode(value: object, *, redact: bool = True) -> str:
     value
         Anything. Most values are plain and cost one walk and the C encoder; others are copied as rendered.
     redact
-        Hide values behind telling keys, see `redaction`.
+        Hide values behind telling keys, and what the chosen filters find in texts; see `redaction`.
     """
     try:
-        if _is_plain(value, redact, 0):
+        if not (redact and redaction.filters) and _is_plain(value, redact, 0):
             text = _encode(value)
             # A lone surrogate is legal in a Python string and in JSON's grammar, but in no UTF-8 behind it.
             if "\\ud" not in text:
@@ -121,9 +124,10 @@ class _Renderer:
 
     def render(self, value: object, depth: int) -> Any:
         try:
-            return self._render(value, depth)
+            rendered = self._render(value, depth)
         except Exception as error:  # noqa: BLE001 - a __repr__, a property or a field that raises
             return _unprintable(value, error)
+        return _filtered(rendered) if self.redact and redaction.filters else rendered
 
     def _render(self, value: object, depth: int) -> Any:
         kind = type(value)
@@ -163,6 +167,7 @@ class _Renderer:
 
     def _mapping(self, items: list[tuple[Any, Any]], depth: int) -> dict[str, Any]:
         rendered: dict[str, Any] = {}
+        twins: dict[str, int] = {}
         for key, item in items:
             name = self._key(key, depth)
             judged = verdict(name) if self.redact and item is not None else CLEAN
@@ -171,9 +176,10 @@ class _Renderer:
             else:
                 content = self.render(item, depth)
             # 1 and "1" are two keys in Python and one in JSON; neither value may get lost.
-            unique, twin = name, 2
+            unique = name
             while unique in rendered:
-                unique, twin = f"{name} ({twin})", twin + 1
+                twins[name] = twins.get(name, 1) + 1
+                unique = f"{name} ({twins[name]})"
             rendered[unique] = content
         return rendered
 
@@ -198,6 +204,17 @@ class _Renderer:
         if isinstance(value, BaseException):
             return _text(f"{kind.__name__}: {value}")
         return _text(repr(value))
+
+
+def _filtered(rendered: Any) -> Any:
+    if type(rendered) is str:
+        return _text(redaction.redact_value(rendered))
+    # A card's number may be a number.
+    if type(rendered) is int and abs(rendered) >= _LONG:
+        written = str(rendered)
+        left = redaction.redact_value(written)
+        return rendered if left == written else _text(left)
+    return rendered
 
 
 def _bytes(value: bytes) -> str:

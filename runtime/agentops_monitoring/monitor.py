@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from agentops_monitoring import arguments, identity, trace
-from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring import arguments as check
+from agentops_monitoring import identity, trace
+from agentops_monitoring.event_types import DECISION_OUTCOME, SPAN, AgentEventType
 from agentops_monitoring.recorder import Recorder
-from agentops_monitoring.scopes import Span, Workflow
+from agentops_monitoring.scopes import Belonging, Span, ToolCall, Workflow, tool_data
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
+    from typing import Any
 
 
 class AgentOpsMonitor(Recorder):
@@ -51,10 +53,10 @@ class AgentOpsMonitor(Recorder):
             In strict mode: the type is not a printable name, or the data is no mapping.
         """
         problems: list[str] = []
-        kind = arguments.event_type(event_type, problems)
+        kind = check.event_type(event_type, problems)
         if data is None:
             data = {}
-        elif not arguments.is_mapping(data):
+        elif not check.is_mapping(data):
             problems.append(f"data is no mapping but {type(data).__name__}")
             data = {"value": data}
         return self.emit(kind, data, problems=problems)
@@ -77,44 +79,134 @@ class AgentOpsMonitor(Recorder):
         decision_type
             What kind of decision it is, such as "remediation".
         reasoning_chain
-            The steps in order, each with `thought`, `action`, `observation` and any further fields.
+            The steps in order: what was thought, done and seen, as the texts `thought`, `action`,
+            `observation`, none of them needed, beside any further fields of any type.
         inputs, outputs
             What the decision was based on, and what was decided.
         confidence_score
             0 … 1.
         alternatives
-            What else was considered.
+            What else was considered, and perhaps why it was not chosen; of any form.
         decision_id
             Yours, where you have one.
 
         Returns
         -------
         str
-            The decision's id.
+            The decision's id; `record_outcome` takes it once it is known who was right.
 
         Raises
         ------
         ValueError
-            In strict mode: a step is no mapping, or the confidence is not within 0 … 1.
+            In strict mode: a step is no mapping, one of its three texts is none, or the confidence is not
+            within 0 … 1.
         """
         problems: list[str] = []
-        if not arguments.is_text(decision_type) or not decision_type:
-            problems.append(f"decision_type {arguments.shown(decision_type)} is no name")
-        identifier = arguments.identifier(decision_id) or identity.new_span_id()
+        kind = check.text("decision_type", decision_type, problems)
+        identifier = check.identifier(decision_id) or identity.new_span_id()
         data = {
             "decision_id": identifier,
-            "decision_type": decision_type
-            if arguments.is_text(decision_type)
-            else arguments.shown(decision_type),
-            "reasoning_chain": arguments.steps(reasoning_chain, problems),
+            "decision_type": kind if check.is_text(kind) else check.shown(kind),
+            "reasoning_chain": check.steps(reasoning_chain, problems),
             "inputs": inputs,
             "outputs": outputs,
-            "confidence_score": arguments.confidence(confidence_score, problems),
+            "confidence_score": check.fraction("confidence_score", confidence_score, problems),
         }
         if alternatives is not None:
             data["alternatives"] = alternatives
         self.emit(AgentEventType.DECISION_MADE, data, problems=problems)
         return identifier
+
+    def record_outcome(
+        self,
+        decision_id: str,
+        *,
+        correct: bool | None = None,
+        score: float | None = None,
+        evidence: Any = None,
+        workflow_id: str | None = None,
+    ) -> str:
+        """Record what became of a decision, whoever made it and however long ago.
+
+        Parameters
+        ----------
+        decision_id
+            What `record_decision` returned.
+        correct
+            Whether the decision proved right.
+        score
+            How right, 0 … 1, where yes or no says too little.
+        evidence
+            What tells, such as a test's result; of any form.
+        workflow_id
+            The decision's workflow, where it is not the current one.
+
+        Returns
+        -------
+        str
+            The event's id.
+
+        Raises
+        ------
+        ValueError
+            In strict mode: no decision is named, nothing is said of it, or a value is none of the above.
+        """
+        problems: list[str] = []
+        data = {
+            "decision_id": check.identifier(check.text("decision_id", decision_id, problems)),
+            "correct": check.verdict("correct", correct, problems),
+            "score": check.fraction("score", score, problems),
+            "evidence": evidence,
+        }
+        if correct is None and score is None:
+            problems.append("neither correct nor score is given")
+        context = None
+        if workflow_id is not None:
+            named = check.identifier(check.text("workflow_id", workflow_id, problems))
+            context = trace.current().of_workflow(named) if named else None
+        return self.emit(DECISION_OUTCOME, data, context=context, problems=problems)
+
+    def track_tool(
+        self,
+        name: str,
+        *,
+        arguments: Any = None,
+        result: Any = None,
+        error: Any = None,
+        duration_ms: float | None = None,
+    ) -> str:
+        """Record the call of a tool that has ended; `tool` records one from begin to end.
+
+        Parameters
+        ----------
+        name
+            The tool's name.
+        arguments, result
+            With what it was called, and what it answered; of any form.
+        error
+            What went wrong: an exception, a text; None for nothing.
+        duration_ms
+            How long it took, in milliseconds.
+
+        Returns
+        -------
+        str
+            The event's id.
+
+        Raises
+        ------
+        ValueError
+            In strict mode: the name is no text, or the duration is no number.
+        """
+        problems: list[str] = []
+        data = tool_data(
+            check.text("name", name, problems),
+            arguments,
+            result,
+            check.failure(error),
+            check.milliseconds("duration_ms", duration_ms, problems),
+        )
+        return self.emit(SPAN, data, problems=problems)
 
     def track_llm_usage(
         self,
@@ -225,16 +317,70 @@ class AgentOpsMonitor(Recorder):
         """Record that the current workflow is given up; returns the event's id."""
         return self._end_workflow(AgentEventType.WORKFLOW_FAILED, reason, fields)
 
-    def _end_workflow(self, kind: AgentEventType, reason: str | None, fields: Mapping[str, Any]) -> str:
+    def _end_workflow(self, kind: AgentEventType, reason: object, fields: Mapping[str, Any]) -> str:
+        problems: list[str] = []
+        if reason is not None:
+            reason = check.text("reason", reason, problems)
         started = trace.current().workflow_started_ms
         now = time.time_ns() // 1_000_000
         duration = None if started is None else max(0, now - started)
-        return self.emit(kind, {**fields, "reason": reason, "duration_ms": duration})
+        return self.emit(kind, {**fields, "reason": reason, "duration_ms": duration}, problems=problems)
 
-    def span(self, name: str, **fields: Any) -> Span:
-        """Return a context manager: what is recorded inside belongs to a span of that name."""
+    def span(self, name: str, /, **fields: Any) -> Span:
+        """Return a context manager: what is recorded inside belongs to a span of that name.
+
+        Its event says how long it took, and the exception that ended it. `fields` of the span may be changed
+        until it ends.
+        """
         return Span(self, name, fields)
 
-    def workflow(self, workflow_id: str | None = None) -> Workflow:
-        """Return a context manager: what is recorded inside belongs to that workflow, else to a new one."""
-        return Workflow(workflow_id)
+    def tool(self, name: str, *, arguments: Any = None) -> ToolCall:
+        """Return a context manager around the call of a tool, a span that says what was asked and answered.
+
+        Set `result` of what it yields, or `error` where the tool fails without raising:
+
+        >>> with monitor.tool("search", arguments={"query": "p99"}) as call:
+        ...     call.result = search("p99")
+        """
+        return ToolCall(self, name, arguments)
+
+    def workflow(
+        self,
+        workflow_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Workflow:
+        """Return a context manager: what is recorded inside belongs to that workflow, else to a new one.
+
+        The further parameters are those of `context`.
+        """
+        return Workflow(self, workflow_id, user_id, session_id, tags)
+
+    def context(
+        self,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Belonging:
+        """Return a context manager: what is recorded inside is for that user, session and these tags.
+
+        They are fields of each line, never dimensions of a metric. User and session travel with messages to
+        other agents; tags stay here.
+
+        Parameters
+        ----------
+        user_id, session_id
+            Yours, of 256 characters at most; longer ones are shortened, distinct. None keeps the outer one.
+        tags
+            Texts, numbers and truth values by name, 32 at most, of 256 characters at most; they join the
+            outer ones.
+
+        Raises
+        ------
+        ValueError
+            In strict mode: an id that is none, tags that are none, too many or too long.
+        """
+        return Belonging(self, user_id, session_id, tags)

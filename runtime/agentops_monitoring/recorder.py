@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from agentops_monitoring import arguments, identity, settings, trace, transport
+from agentops_monitoring import arguments, identity, redaction, settings, trace, transport
 from agentops_monitoring.line import LineRenderer
 from agentops_monitoring.trace import TraceContext
+
+_MAX_UNSAID = 16
+
+strict_everywhere = False
+"""Strict mode for monitors that were made without it, too; set by the testing kit."""
 
 
 class Recorder:
@@ -15,6 +20,7 @@ class Recorder:
 
     def __init__(self, agent_name: str | None = None) -> None:
         self.settings = settings.load()
+        redaction.configure()
         self._unsaid: list[str] = []
         named = self.settings.agent_name if agent_name is None else agent_name
         self.agent_name = arguments.agent_name(named)
@@ -70,5 +76,12 @@ class Recorder:
         return event_id
 
     def check(self, problems: Sequence[str]) -> None:
-        if self.settings.strict and problems:
+        """Raise a `ValueError` for wrong arguments in strict mode."""
+        if problems and (self.settings.strict or strict_everywhere):
             raise ValueError("; ".join(problems))
+
+    def note(self, problems: Sequence[str]) -> None:
+        """Check the arguments of a call that records nothing itself; the next event says what was wrong."""
+        self.check(problems)
+        if problems and len(self._unsaid) < _MAX_UNSAID:
+            self._unsaid.extend(problems)

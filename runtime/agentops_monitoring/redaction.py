@@ -1,6 +1,15 @@
-"""What must not leave the process: values behind telling keys, and secrets in texts such as tracebacks."""
+"""What must not leave the process: values behind telling keys; by choice, what looks private in any text.
+
+`AGENTOPS_REDACT` names detectors for texts: `secrets`, `email`, `card`; `use` takes a function of your own.
+"""
 
 from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REDACTED = "[REDACTED]"
 
@@ -47,29 +56,86 @@ def _judge(key: str) -> int:
     return CLEAN
 
 
-def redact_text(text: str) -> str:
-    """Hide what looks like a secret in a text.
+filters: tuple[Callable[[str], str], ...] = ()
+"""What every text passes, in this order; none by default. `use` and `configure` change it."""
 
-    That is: assignments to telling names, AWS keys, bearer tokens, passwords in URLs. Meant for the rare
-    path of a failure, it costs far more than looking at keys.
+_own: Callable[[str], str] | None = None
+_named: str | None = None
+_detectors: tuple[Callable[[str], str], ...] = ()
+_failures_said: set[type] = set()
+_inside: set[int] = set()
+
+
+def use(function: Callable[[str], str] | None) -> None:
+    """Pass every text of every event through a function of yours, keys included; None undoes it.
+
+    It sees what the detectors of `AGENTOPS_REDACT` left, and is called where the event is recorded. A text
+    for which it raises, or returns no text, is hidden whole.
     """
-    import re
+    global _own
+    _own = function
+    _renew()
 
-    # Each pattern starts with a literal and never looks back, so the time is linear in the text's length.
-    # Plurals ("max_tokens=5") do not match: the sign must follow the name.
-    name = (
-        r"(?:password|passwd|passphrase|secret|credentials?|authorization|token"
-        r"|api[_-]?key|access[_-]?key|private[_-]?key)"
-    )
-    sign = r"\s{0,9}(?:=>|=|:)\s{0,9}"
-    for pattern, replacement in (
-        (rf"(?i)(authorization{sign})(?![\s\"'])[^\n]+", r"\1" + REDACTED),
-        (r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", r"\1 " + REDACTED),
-        (rf"(?i)({name}[\"']?{sign})(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)}}\]]+)", r"\1" + REDACTED),
-        (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),
-        (r"\b(?:sk|rk|pk)-[A-Za-z0-9_-]{16,}", REDACTED),
-        (r"(://[^/\s:@]+:)[^/\s@]+@", r"\1" + REDACTED + "@"),
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", REDACTED),
-    ):
-        text = re.sub(pattern, replacement, text)
+
+def configure() -> None:
+    """Apply `AGENTOPS_REDACT`; a name that no detector has is said on stderr, the others apply."""
+    global _named, _detectors
+    named = os.environ.get("AGENTOPS_REDACT", "")
+    if named == _named:
+        return
+    _named = named
+    if not named:
+        _detectors = ()
+    else:
+        from agentops_monitoring import detectors
+
+        wanted = [name.strip().lower() for name in named.split(",") if name.strip()]
+        _detectors = tuple(detectors.BY_NAME[name] for name in wanted if name in detectors.BY_NAME)
+        for name in wanted:
+            if name not in detectors.BY_NAME:
+                _say(f"AGENTOPS_REDACT: {name!r} is none of {', '.join(detectors.BY_NAME)}")
+    _renew()
+
+
+def _renew() -> None:
+    global filters
+    filters = _detectors if _own is None else (*_detectors, _own)
+
+
+def redact_value(text: str) -> str:
+    """Pass one text through the filters that are chosen."""
+    if not filters:
+        return text
+    from threading import get_ident
+
+    # A function of the user's that records events itself would never end.
+    thread = get_ident()
+    if thread in _inside:
+        return REDACTED
+    _inside.add(thread)
+    try:
+        for each in filters:
+            text = each(text)
+            if type(text) is not str:
+                raise TypeError(f"no text but {type(text).__name__}")
+    except Exception as error:  # noqa: BLE001 - better nothing than a secret
+        if type(error) not in _failures_said:
+            _failures_said.add(type(error))
+            _say(f"a text was hidden whole, its redaction failed: {type(error).__name__}")
+        return REDACTED
+    finally:
+        _inside.discard(thread)
     return text
+
+
+def _say(text: str) -> None:
+    from agentops_monitoring.transport import say
+
+    say(text)
+
+
+def redact_text(text: str) -> str:
+    """Hide what looks like a secret in a text, such as a traceback, whatever the settings."""
+    from agentops_monitoring.detectors import secrets
+
+    return secrets(text)

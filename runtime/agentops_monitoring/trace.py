@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from contextvars import ContextVar, Token
 
-from agentops_monitoring import identity
-from agentops_monitoring.encoding import encode_text
+from agentops_monitoring import identity, redaction
+from agentops_monitoring.encoding import encode, encode_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_WORKFLOW_ID = 256
-"""The workflow id is part of DynamoDB keys, which end at 2,048 bytes."""
+"""Characters. The workflow id is part of DynamoDB keys, which end at 2,048 bytes; ids of users and sessions,
+which stand in every line as well, end there too."""
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -30,11 +34,11 @@ def trace_id_of(workflow_id: str) -> str:
     return workflow_id if is_id(workflow_id, 32) else identity.digest(workflow_id, 16)
 
 
-def normal_workflow_id(workflow_id: str) -> str:
-    """Shorten a workflow id that no key could hold, keeping it distinct."""
-    if len(workflow_id) <= MAX_WORKFLOW_ID:
-        return workflow_id
-    return f"{workflow_id[: MAX_WORKFLOW_ID - 33]}-{identity.digest(workflow_id, 16)}"
+def normal_id(given: str) -> str:
+    """Shorten an id that no key could hold, keeping it distinct."""
+    if len(given) <= MAX_WORKFLOW_ID:
+        return given
+    return f"{given[: MAX_WORKFLOW_ID - 33]}-{identity.digest(given, 16)}"
 
 
 class TraceContext:
@@ -43,10 +47,15 @@ class TraceContext:
     __slots__ = (
         "calls",
         "hop",
+        "left",
+        "outer",
         "request_fields",
         "request_id",
+        "session_id",
         "span_id",
+        "tags",
         "trace_id",
+        "user_id",
         "workflow_fields",
         "workflow_id",
         "workflow_started_ms",
@@ -62,8 +71,11 @@ class TraceContext:
         hop: int = 0,
         workflow_started_ms: int | None = None,
         calls: list[object] | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        tags: Mapping[str, object] | None = None,
     ) -> None:
-        self.workflow_id = normal_workflow_id(workflow_id)
+        self.workflow_id = normal_id(workflow_id)
         self.trace_id = trace_id or trace_id_of(workflow_id)
         self.span_id = span_id
         """Parent of the events recorded in this context."""
@@ -73,15 +85,59 @@ class TraceContext:
         self.workflow_started_ms = workflow_started_ms
         self.calls: list[object] = [] if calls is None else calls
         """Model calls that were seen by themselves, shared by all scopes of the invocation; see `llm`."""
-        self.workflow_fields = f'"workflow_id":{encode_text(self.workflow_id)},"trace_id":"{self.trace_id}"'
         self.request_fields = f'"request_id":{encode_text(request_id) if request_id else "null"}'
+        self.outer: TraceContext | None = None
+        """What was current when this one was entered."""
+        self.left = False
+        """Whether it ended where it cannot be undone: in another task, or before what was entered inside."""
+        self._belong(user_id, session_id, tags)
 
-    def within(self, span_id: str) -> TraceContext:
+    def _belong(self, user_id: str | None, session_id: str | None, tags: Mapping[str, object] | None) -> None:
+        self.user_id = user_id and normal_id(user_id)
+        self.session_id = session_id and normal_id(session_id)
+        self.tags = tags
+        """Whom, which conversation and what else the events belong to: fields of each line, no dimensions."""
+        fields = f'"workflow_id":{encode_text(self.workflow_id)},"trace_id":"{self.trace_id}"'
+        for name, given in (("user_id", self.user_id), ("session_id", self.session_id)):
+            if given:
+                fields += f',"{name}":{encode_text(redaction.redact_value(given))}'
+        if tags:
+            fields += f',"tags":{encode(tags)}'
+        self.workflow_fields = fields
+
+    def within(self, span_id: str | None) -> TraceContext:
         """Return the same context inside another span."""
         inner = object.__new__(TraceContext)
         for name in TraceContext.__slots__:
             setattr(inner, name, getattr(self, name))
         inner.span_id = span_id
+        inner.left = False
+        return inner
+
+    def of_workflow(self, workflow_id: str, *, started_ms: int | None = None) -> TraceContext:
+        """Return the context of another workflow, at its root, for the same request, user and session."""
+        return TraceContext(
+            workflow_id,
+            request_id=self.request_id,
+            workflow_started_ms=started_ms,
+            calls=self.calls,
+            user_id=self.user_id,
+            session_id=self.session_id,
+            tags=self.tags,
+        )
+
+    def belonging_to(
+        self,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        tags: Mapping[str, object] | None = None,
+    ) -> TraceContext:
+        """Return the same context for a user, a session and further tags; what is None stays as it was."""
+        inner = self.within(self.span_id)
+        if user_id or session_id or tags:
+            inner._belong(
+                user_id or self.user_id, session_id or self.session_id, {**(self.tags or {}), **(tags or {})}
+            )
         return inner
 
 
@@ -93,24 +149,46 @@ _active: dict[object, TraceContext] = {}
 def current() -> TraceContext:
     """Return the context of the calling code."""
     context = _current.get()
-    if context is not None:
-        return context
+    while context is not None:
+        if not context.left:
+            return context
+        context = context.outer
     if len(_active) == 1:
         for context in list(_active.values()):
             return context
     return _implicit()
 
 
+def alone() -> bool:
+    """Whether the calling code is in no scope of its own, nor does an invocation run."""
+    context = _current.get()
+    while context is not None and context.left:
+        context = context.outer
+    return context is None and not _active
+
+
 def enter(context: TraceContext) -> Token[TraceContext | None]:
-    """Make a context current; hand the token to `leave`."""
+    """Make a context current, which no other scope has entered; hand the token and it to `leave`."""
+    outer = _current.get()
+    while outer is not None and outer.left:
+        outer = outer.outer
+    context.outer = outer
     return _current.set(context)
 
 
-def leave(token: Token[TraceContext | None]) -> None:
-    """Restore the context before `enter`."""
-    # A generator may be left in another task than entered; that task's context is not ours to change.
-    with suppress(ValueError):
+def leave(token: Token[TraceContext | None], context: TraceContext) -> None:
+    """End a scope: what was current before is so again, unless something entered later still is."""
+    latest = _current.get()
+    try:
         _current.reset(token)
+    except (ValueError, RuntimeError):
+        # A generator may end in another task than it began in, whose context is not ours to change, and a
+        # careless caller ends a scope twice.
+        context.left = True
+        return
+    if latest is not context:
+        _current.set(latest)
+        context.left = True
 
 
 def activate(key: object, context: TraceContext) -> None:
@@ -123,13 +201,36 @@ def deactivate(key: object) -> None:
     _active.pop(key, None)
 
 
+class Isolated:
+    """Context manager: inside, nothing that went on before is known; for tests."""
+
+    def __enter__(self) -> None:
+        global _last_implicit, _in_lambda
+        self._before = dict(_active), _last_implicit, _current.get()
+        _active.clear()
+        _last_implicit = _in_lambda = None
+        _current.set(None)
+
+    def __exit__(self, *_: object) -> None:
+        global _last_implicit, _in_lambda
+        active, _last_implicit, current = self._before
+        _in_lambda = None
+        _active.clear()
+        _active.update(active)
+        _current.set(current)
+
+
 _last_implicit: tuple[str, TraceContext] | None = None
+_in_lambda: bool | None = None
 
 
 def _implicit() -> TraceContext:
     """Outside any invocation: Lambda's own trace id where there is one, else one workflow a process."""
-    global _last_implicit
-    header = os.environ.get("_X_AMZN_TRACE_ID", "")
+    global _last_implicit, _in_lambda
+    if _in_lambda is None:
+        _in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+    # Nobody else sets the variable, and asking for one that is not set takes long.
+    header = os.environ.get("_X_AMZN_TRACE_ID", "") if _in_lambda else ""
     workflow_id = _root_of(header) or identity.process_workflow_id()
     last = _last_implicit
     if last is not None and last[0] == workflow_id:

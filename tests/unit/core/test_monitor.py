@@ -208,14 +208,14 @@ def test_spans_and_workflows_nest(recorded: Any) -> None:
         with monitor.span("outer", step=1):
             monitor.record_event("test_passed")
             with pytest.raises(KeyError), monitor.span("inner"):
-                raise KeyError
+                raise KeyError("shelf")
         with monitor.workflow("order-17"):
             monitor.complete_workflow("shipped", items=2)
     with monitor.workflow():
         monitor.fail_workflow("gave up")
     passed, inner, outer, completed, failed = recorded()
     assert passed["parent_id"] == inner["parent_id"] == outer["span_id"]
-    assert inner["data"]["error"] == {"type": "KeyError"}
+    assert inner["data"]["error"] == {"type": "KeyError", "message": "'shelf'"}
     assert outer["data"]["name"] == "outer"
     assert outer["data"]["step"] == 1
     assert outer["parent_id"] is completed["parent_id"] is None
