@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+# Not from typing, whose import takes longer than that of the whole monitor; checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agentops_monitoring.analysis.analyzer import AgentOpsAnalyzer
     from agentops_monitoring.event_types import AgentEventType
@@ -27,7 +26,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    value = getattr(__import__(home, fromlist=[name]), name)
     globals()[name] = value
     return value
 

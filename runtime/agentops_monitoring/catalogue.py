@@ -7,10 +7,16 @@ a metric that nothing emits. `python -m agentops_monitoring.catalogue` prints do
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from agentops_monitoring.event_metrics import AGENT_NAME as AGENT_NAME
+from agentops_monitoring.event_metrics import BY_AGENT as BY_AGENT
+from agentops_monitoring.event_metrics import BY_ENVIRONMENT as BY_ENVIRONMENT
+from agentops_monitoring.event_metrics import ENVIRONMENT as ENVIRONMENT
+from agentops_monitoring.event_metrics import EVENT_SETS, DimensionSet, detail_of, sets_at
+from agentops_monitoring.event_metrics import EVENTS as EVENTS
+from agentops_monitoring.event_metrics import MetricDetail as MetricDetail
 from agentops_monitoring.event_types import (
     BUILT_IN,
     CUSTOM_EVENT,
@@ -22,23 +28,16 @@ from agentops_monitoring.event_types import (
 if TYPE_CHECKING:
     from decimal import Decimal
 
-EVENTS = "AgentOps/Events"
 COSTS = "AgentOps/Costs"
 COLLABORATION = "AgentOps/Collaboration"
 ANOMALIES = "AgentOps/Anomalies"
 MONITOR = "AgentOps/Monitor"
 
-ENVIRONMENT = "Environment"
-AGENT_NAME = "AgentName"
 EVENT_TYPE = "EventType"
 MODEL = "Model"
 FROM_AGENT = "FromAgent"
 TO_AGENT = "ToAgent"
 
-DimensionSet = tuple[str, ...]
-
-BY_ENVIRONMENT: DimensionSet = (ENVIRONMENT,)
-BY_AGENT: DimensionSet = (ENVIRONMENT, AGENT_NAME)
 BY_EVENT_TYPE: DimensionSet = (ENVIRONMENT, EVENT_TYPE)
 BY_MODEL: DimensionSet = (ENVIRONMENT, MODEL)
 BY_PAIR: DimensionSet = (ENVIRONMENT, FROM_AGENT, TO_AGENT)
@@ -48,14 +47,6 @@ MAX_PAIRS = 50
 
 METRIC_USD_CENTS_PER_MONTH = 30
 """CloudWatch's price of a custom metric, first tier: https://aws.amazon.com/cloudwatch/pricing/."""
-
-
-class MetricDetail(IntEnum):
-    """How many metrics a deployment pays for. Higher levels add dimension sets, never names."""
-
-    MINIMAL = 1
-    STANDARD = 2
-    FULL = 3
 
 
 class MetricSpec(NamedTuple):
@@ -77,9 +68,7 @@ class MetricSpec(NamedTuple):
 
     def sets_at(self, detail: MetricDetail = MetricDetail.STANDARD) -> tuple[DimensionSet, ...]:
         """Return the dimension sets that exist at a level of detail."""
-        if detail >= self.detail:
-            return self.dimension_sets
-        return tuple(each for each in self.dimension_sets if each == BY_ENVIRONMENT)
+        return sets_at(self.dimension_sets, self.detail, detail)
 
 
 _EVENT_MEANINGS: dict[str, str] = {
@@ -93,19 +82,16 @@ _EVENT_MEANINGS: dict[str, str] = {
     AgentEventType.MESSAGE_RECEIVED: "messages that an agent received",
     AgentEventType.INVOCATION_STARTED: "invocations that began",
     AgentEventType.INVOCATION_COMPLETED: "invocations whose handler returned",
-    AgentEventType.INVOCATION_FAILED: "invocations whose handler raised",
+    AgentEventType.INVOCATION_FAILED: "invocations whose handler raised, or that Lambda ended",
     AgentEventType.WORKFLOW_COMPLETED: "workflows that reached their goal",
     AgentEventType.WORKFLOW_FAILED: "workflows that were given up",
     CUSTOM_EVENT: "events of a type that their agent did not declare",
 }
 
-_PER_AGENT_EVENTS: frozenset[str] = frozenset({*DOMAIN_EVENTS, AgentEventType.INVOCATION_FAILED})
-
 
 def _event_spec(name: str, meaning: str) -> MetricSpec:
-    detail = MetricDetail.STANDARD if name in _PER_AGENT_EVENTS else MetricDetail.FULL
     return MetricSpec(
-        EVENTS, name, "Count", "Sum", (BY_ENVIRONMENT, BY_AGENT), meaning, emitter="agent", detail=detail
+        EVENTS, name, "Count", "Sum", EVENT_SETS, meaning, emitter="agent", detail=detail_of(name)
     )
 
 
@@ -191,6 +177,10 @@ _SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(
         MONITOR, "Forged", "Count", "Sum", (BY_ENVIRONMENT,),
         "lines that look like events but carry no valid proof of their process", "ingest",
+    ),
+    MetricSpec(
+        MONITOR, "Problems", "Count", "Sum", (BY_ENVIRONMENT,),
+        "events recorded with wrong arguments; each says in its line which", "ingest",
     ),
     MetricSpec(
         MONITOR, "ExportFailures", "Count", "Sum", (BY_ENVIRONMENT,), "events not exported", "export"

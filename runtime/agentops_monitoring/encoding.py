@@ -6,36 +6,37 @@ in it can end a line.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
-from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
 from enum import Enum
-from typing import Any
 
 from agentops_monitoring import redaction
 from agentops_monitoring.redaction import CLEAN, REDACTED, SECRET, verdict
+
+# The C function alone: the package json loads a parser and regular expressions with it.
+try:
+    from _json import encode_basestring_ascii as _quote
+except ImportError:  # another Python than CPython
+    from json.encoder import encode_basestring_ascii as _quote
+
+# Not from typing, whose import alone takes a third of what all of ours may.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MAX_DEPTH = 100
 """Levels of nesting that are rendered: readers in other languages stop not far above."""
 
 _LONG = 10**12
+_NAMES_CACHED = 4096
+_names: dict[str, str] = {}
+"""Keys that are shown, as they stand in the text."""
 
 
-def _default(value: object) -> object:
-    raise TypeError(type(value).__name__)
-
-
-def _encoder() -> Callable[[object], str]:
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # another Python than CPython
-        return json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-    # JSONEncoder makes this anew for each call, which takes as long as encoding a small event.
-    chunks = make(None, _default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
-    return lambda value: "".join(chunks(value, 0))
-
-
-_encode = _encoder()
+class _OddError(Exception):
+    """A value that is to be rendered first."""
 
 
 def encode(value: object, *, redact: bool = True) -> str:
@@ -44,51 +45,77 @@ def encode(value: object, *, redact: bool = True) -> str:
     Parameters
     ----------
     value
-        Anything. Most values are plain and cost one walk and the C encoder; others are copied as rendered.
+        Anything. Most values are plain and cost one walk; others are copied as rendered.
     redact
         Hide values behind telling keys, and what the chosen filters find in texts; see `redaction`.
     """
     try:
-        if not (redact and redaction.filters) and _is_plain(value, redact, 0):
-            text = _encode(value)
+        if not (redact and redaction.filters):
+            text = _plain(value, 0, _shown_name if redact else _any_name)
             # A lone surrogate is legal in a Python string and in JSON's grammar, but in no UTF-8 behind it.
             if "\\ud" not in text:
                 return text
     except Exception:  # noqa: BLE001, S110 - a value that changes underway, an endless number: rendered below
         pass
     try:
-        return _encode(render(value, redact=redact))
+        return _plain(render(value, redact=redact), 0, _any_name)
     except Exception as error:  # noqa: BLE001 - even the renderer's stack can be exhausted
-        return _encode(f"<{type(value).__name__} that cannot be rendered: {type(error).__name__}>")
+        return encode_text(f"<{type(value).__name__} that cannot be rendered: {type(error).__name__}>")
 
 
 def encode_text(text: str) -> str:
     """Encode a string, quotes included."""
-    return _encode(_text(text))
+    return _quote(_text(text))
 
 
-def _is_plain(value: object, redact: bool, depth: int) -> bool:
-    """Whether the C encoder can have it as it is; anything unusual says no."""
+def _plain(value: object, depth: int, name_of: Callable[[object], str], known: Any = _names.get) -> str:
+    """Encode a value of JSON's own types; raises for anything unusual."""
     kind = type(value)
     if kind is dict:
         if depth > MAX_DEPTH:
-            return False
+            raise _OddError
+        pieces = []
         for key, item in value.items():  # type: ignore[attr-defined]
-            if type(key) is not str or (redact and verdict(key)):
-                return False
+            name = known(key) or name_of(key)
             kind = type(item)
-            if kind is str or kind is int or kind is bool or item is None:
-                continue
-            if not _is_plain(item, redact, depth + 1):
-                return False
-        return True
+            # The most frequent types here, which saves a call for each of them.
+            if kind is str:
+                pieces.append(name + _quote(item))
+            elif kind is int:
+                pieces.append(f"{name}{item}")
+            elif kind is float and item * 0 == 0:
+                pieces.append(f"{name}{item!r}")
+            else:
+                pieces.append(name + _plain(item, depth + 1, name_of))
+        return f"{{{','.join(pieces)}}}"
+    if kind is str:
+        return _quote(value)  # type: ignore[arg-type]
     if kind is list or kind is tuple:
         if depth > MAX_DEPTH:
-            return False
-        return all(_is_plain(item, redact, depth + 1) for item in value)  # type: ignore[attr-defined]
-    if kind is float:
-        return value * 0 == 0  # type: ignore[operator]
-    return kind is str or kind is int or kind is bool or value is None
+            raise _OddError
+        return f"[{','.join([_plain(item, depth + 1, name_of) for item in value])}]"  # type: ignore[attr-defined]
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int or (kind is float and value * 0 == 0):  # type: ignore[operator]
+        return repr(value)
+    raise _OddError
+
+
+def _shown_name(key: object) -> str:
+    if type(key) is not str or verdict(key):
+        raise _OddError
+    name = f"{_quote(key)}:"
+    if len(_names) < _NAMES_CACHED and len(key) <= 128:
+        _names[key] = name
+    return name
+
+
+def _any_name(key: object) -> str:
+    if type(key) is not str:
+        raise _OddError
+    return f"{_quote(key)}:"
 
 
 def render(value: object, *, redact: bool = True) -> Any:
@@ -113,6 +140,10 @@ def _integer(value: int) -> int | str:
     except ValueError:  # Python refuses to convert very long integers to decimal
         return int.__format__(value, "#x")
     return value
+
+
+def _dumped(rendered: object) -> str:
+    return _plain(rendered, 0, _any_name)
 
 
 class _Renderer:
@@ -160,7 +191,7 @@ class _Renderer:
             return [self.render(item, depth) for item in list(value)]
         if issubclass(kind, set | frozenset):
             # Sorted, so that the same set reads the same in every process.
-            return sorted((self.render(item, depth) for item in list(value)), key=_encode)
+            return sorted((self.render(item, depth) for item in list(value)), key=_dumped)
         if issubclass(kind, bytes | bytearray | memoryview):
             return _bytes(bytes(value))
         return self._object(value, kind, depth)
@@ -185,7 +216,7 @@ class _Renderer:
 
     def _key(self, key: object, depth: int) -> str:
         rendered = self.render(key, depth)
-        return rendered if type(rendered) is str else _encode(rendered)
+        return rendered if type(rendered) is str else _dumped(rendered)
 
     def _object(self, value: Any, kind: type, depth: int) -> Any:
         if value is ...:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
-from agentops_monitoring import catalogue, identity
+from agentops_monitoring import event_metrics
 from agentops_monitoring.encoding import encode, encode_text
 from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, RECORDS
-from agentops_monitoring.settings import Settings
-from agentops_monitoring.trace import TraceContext
+from agentops_monitoring.identity import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agentops_monitoring.settings import Settings
+    from agentops_monitoring.trace import TraceContext
 
 MAX_LINE_BYTES = 60_000
 """Lambda cuts a line of stdout at 256 kB, in cases at 64 kB."""
@@ -19,27 +22,19 @@ _MIN_CHUNK = 10_000
 _HEADS_CACHED = 256
 
 
-class _Head(NamedTuple):
-    """The static pieces of all lines of one event type."""
+# The static pieces of all lines of one event type: what stands before the metric's milliseconds (empty
+# without a metric), before the time, before the id, before the id in further parts, before the event's time.
+_Head = tuple[str, str, str, str, str]
 
-    before_ms: str
-    before_time: str
-    before_id: str
-    before_id_of_part: str
-    before_at: str
+_second: tuple[str, str] = ("", "")
+"""The last second in digits since the epoch, and as RFC 3339 in UTC up to the fraction."""
 
 
-def timestamp(at_ms: int) -> str:
-    """Render milliseconds since the epoch as RFC 3339, UTC, with milliseconds."""
+def _spelled(second: str) -> str:
     global _second
-    seconds, milliseconds = divmod(at_ms, 1000)
-    cached = _second
-    if cached[0] != seconds:
-        cached = _second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
-    return f"{cached[1]}.{milliseconds:03d}Z"
-
-
-_second: tuple[int, str] = (-1, "")
+    text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(int(second)))
+    _second = (second, text)
+    return text
 
 
 class LineRenderer:
@@ -60,44 +55,50 @@ class LineRenderer:
         kind: str,
         data: object,
         context: TraceContext,
-        *,
-        span_id: str,
-        parent_id: str | None,
-        at_ms: int,
+        span_id: str | None = None,
+        parent_id: str | None = None,
+        at_ms: int | None = None,
         problems: list[str] | None = None,
     ) -> tuple[str, list[str]]:
         """Return the event's id and its lines, each with its newline.
 
         There is one line unless it would exceed `MAX_LINE_BYTES`; then the data's text is cut into numbered
-        parts, of which the first alone is a metric.
+        parts, of which the first alone is a metric. Without a `span_id` the event has one of its own, below
+        the context's span; without `at_ms`, milliseconds since the epoch, it happens now.
         """
-        head = self._heads.get(kind) or self._head(kind)
-        event_id, number, proof = identity.next_event()
-        at = timestamp(at_ms)
+        before_ms, before_time, before_id, other, before_at = self._heads.get(kind) or self._head(kind)
+        us = process()
+        number = next(us.events)
+        event_id = f"{us.nonce}-{number}"
+        if span_id is None:
+            span_id = f"{us.first_span + number:016x}"
+            parent_id = context.span_id
         parent = f'"{parent_id}"' if parent_id else "null"
+        ms = str(time.time_ns() // 1_000_000 if at_ms is None else at_ms)
+        second, spelled = _second
+        at = f"{spelled if second == ms[:-3] else _spelled(ms[:-3])}{ms[-3:]}Z"
         noted = f'"problems":{encode(problems)},' if problems else ""
         # Everything after the `before_at` piece, up to the data.
         fields = (
             f'{at}",{context.workflow_fields},"span_id":"{span_id}","parent_id":{parent},'
-            f'{context.request_fields},"seq":{number},{proof},{noted}'
+            f'{context.request_fields},"seq":{number},{us.fields},{noted}'
         )
-        first = f"{head.before_ms}{at_ms}{head.before_time}" if head.before_ms else head.before_time
+        first = f"{before_ms}{ms}{before_time}" if before_ms else before_time
         payload = encode(data)
-        line = f'{first}{at}{head.before_id}{event_id}{head.before_at}{fields}"data":{payload}}}}}\n'
+        line = f'{first}{at}{before_id}{event_id}{before_at}{fields}"data":{payload}}}}}\n'
         if len(line) <= MAX_LINE_BYTES:
             return event_id, [line]
 
-        other = head.before_id_of_part
         room = MAX_LINE_BYTES - (len(line) - len(payload)) - len('"part":[,],"chunk":""') - 2 * 7
         # An environment's name may be of any length; then the lines are longer, but they end.
         chunks = _chunks(payload, max(room, _MIN_CHUNK))
         count = len(chunks)
         lines = [
-            f'{first}{at}{head.before_id}{event_id}{head.before_at}{fields}"part":[1,{count}],'
+            f'{first}{at}{before_id}{event_id}{before_at}{fields}"part":[1,{count}],'
             f'"chunk":"{chunks[0]}"}}}}\n'
         ]
         lines += (
-            f'{{"timestamp":"{at}{other}{event_id}{head.before_at}{fields}"part":[{index},{count}],'
+            f'{{"timestamp":"{at}{other}{event_id}{before_at}{fields}"part":[{index},{count}],'
             f'"chunk":"{chunk}"}}}}\n'
             for index, chunk in enumerate(chunks[1:], start=2)
         )
@@ -108,20 +109,22 @@ class LineRenderer:
         event = f',"agentops.event":{{"v":{VERSION},"id":"'
         before_at = f'","type":{encode_text(kind)},"agent":{self._agent},"env":{self._environment},"at":"'
         if kind in RECORDS:
-            head = _Head("", '{"timestamp":"', common + event, common + event, before_at)
+            head = ("", '{"timestamp":"', common + event, common + event, before_at)
         else:
             metric = kind if kind in BUILT_IN or kind in self._declared else CUSTOM_EVENT
-            sets = catalogue.spec(catalogue.EVENTS, metric, declared=self._declared).sets_at(self._detail)
+            sets = event_metrics.sets_at(
+                event_metrics.EVENT_SETS, event_metrics.detail_of(metric), self._detail
+            )
             directive = encode(
                 [
                     {
-                        "Namespace": catalogue.EVENTS,
+                        "Namespace": event_metrics.EVENTS,
                         "Dimensions": sets,
                         "Metrics": [{"Name": metric, "Unit": "Count"}],
                     }
                 ]
             )
-            head = _Head(
+            head = (
                 '{"_aws":{"Timestamp":',
                 f',"CloudWatchMetrics":{directive}}},"timestamp":"',
                 f'{common},"{metric}":1{event}',

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
-from agentops_monitoring import arguments, identity, redaction, settings, trace, transport
+from agentops_monitoring import arguments, redaction, settings, trace, transport
 from agentops_monitoring.line import LineRenderer
-from agentops_monitoring.trace import TraceContext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentops_monitoring.trace import TraceContext
 
 _MAX_UNSAID = 16
 
@@ -27,7 +29,7 @@ class Recorder:
         if not (arguments.is_text(named) and named == self.agent_name):
             self._unsaid.append(f"agent_name {arguments.shown(named)} is {arguments.AGENT_NAME_RULE}")
             self.check(self._unsaid)
-        self._lines = LineRenderer(self.agent_name, self.settings)
+        self._render = LineRenderer(self.agent_name, self.settings).render
 
     @property
     def current(self) -> TraceContext:
@@ -58,18 +60,7 @@ class Recorder:
                 self._unsaid = []
             if context is None:
                 context = trace.current()
-            if span_id is None:
-                span_id = identity.new_span_id()
-                parent_id = context.span_id
-            event_id, lines = self._lines.render(
-                kind,
-                data,
-                context,
-                span_id=span_id,
-                parent_id=parent_id,
-                at_ms=time.time_ns() // 1_000_000 if at_ms is None else at_ms,
-                problems=problems,
-            )
+            event_id, lines = self._render(kind, data, context, span_id, parent_id, at_ms, problems)
             transport.write(lines)
         except Exception:  # noqa: BLE001 - never into the agent
             return ""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Protocol
+from _thread import RLock
 
 from agentops_monitoring import settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol, TextIO
+else:
+    Protocol = object
 
 
 def say(text: str) -> None:
     """Tell the operator on stderr what keeps the monitor from its work; never raises."""
-    with suppress(Exception):  # closed or broken
+    try:
         if sys.stderr is not None:  # print would take stdout, where the lines are
             print(f"agentops_monitoring: {text}", file=sys.stderr)
+    except Exception:  # noqa: BLE001, S110 - closed or broken
+        pass
 
 
 class Transport(Protocol):
@@ -32,12 +38,13 @@ class StdoutTransport:
     def __init__(self) -> None:
         self.lost = 0
         """Lines that stdout refused."""
+        self._unbuffered: type | None = None
         self.renew()
 
     def renew(self) -> None:
         """Drop the lock: a fork may have copied it while another thread held it."""
         # Re-entrant, since a signal's handler may record while its own thread writes.
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def write(self, lines: Sequence[str]) -> None:
         """Write each line with a single call, and flush: Lambda may freeze or kill the process any time."""
@@ -46,9 +53,18 @@ class StdoutTransport:
             with self._lock:
                 for line in lines:
                     stdout.write(line)
-                stdout.flush()
+                if type(stdout) is not self._unbuffered:
+                    self._flush(stdout)
         except Exception:  # noqa: BLE001 - a closed or broken stdout must not reach the agent
             self.lost += len(lines)
+
+    def _flush(self, stdout: TextIO) -> None:
+        # Lambda's own stdout flushes what is written; once more would cost as much as the line itself.
+        kind = type(stdout)
+        if kind.__name__ == "Unbuffered" and kind.__module__ == "awslambdaric.bootstrap":
+            self._unbuffered = kind
+        else:
+            stdout.flush()
 
 
 STDOUT = StdoutTransport()
