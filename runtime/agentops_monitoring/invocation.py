@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import ContextVar, Token
+from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,8 @@ _cold = True
 # Messages that this process has received, so that it knows them again: (agent, message id), oldest first.
 _received: dict[tuple[str, str], None] = {}
 _MAX_RECEIVED = 1_024
+# By what all contexts of an invocation share.
+_under_way: dict[int, Invocation] = {}
 
 
 class Invocation:
@@ -42,15 +44,15 @@ class Invocation:
     """
 
     __slots__ = (
-        "_context", "_monitor", "_outer", "_parent_id", "_started", "_token", "closed_early", "ended",
-        "event", "lambda_context",
+        "_context", "_inside", "_monitor", "_outside", "_parent_id", "_started", "_token",
+        "closed_early", "ended", "event", "lambda_context",
     )  # fmt: skip
-
-    _token: Token[TraceContext | None]
 
     def __init__(self, monitor: AgentOpsMonitor, event: object, lambda_context: object) -> None:
         self._monitor = monitor
         self._context: TraceContext | None = None
+        self._token: Token[TraceContext | None] | None = None
+        self._inside: TraceContext | None = None
         self._parent_id: str | None = None
         self.event = event
         self.lambda_context = lambda_context
@@ -83,8 +85,9 @@ class Invocation:
             context = joined.context(span_id=span_id, request_id=request_id, calls=None)
             self._parent_id = joined.span_id
         self._context = context
-        self.resume()
+        self._token = trace.enter(context)
         trace.activate(self, context)
+        _under_way[id(context.calls)] = self
         self.record(AgentEventType.INVOCATION_STARTED, _start(self.event), now)
         for message in messages:
             if message is not None:
@@ -127,25 +130,32 @@ class Invocation:
             pass
         finally:
             trace.deactivate(self)
-            self.pause()
+            _under_way.pop(id(self._context.calls), None)
+            if self._token is not None:
+                trace.leave(self._token, self._context)
             watchdog = sys.modules.get("agentops_monitoring.watchdog")
             if watchdog is not None:
                 watchdog.WATCHDOG.release(self)
 
-    def pause(self) -> None:
-        """Leave the invocation's context, as a generator does between two items."""
-        if self._context is not None:
+    def detach(self) -> None:
+        """Leave the invocation's context; from now on `resume` and `pause` enclose each step of a generator.
+
+        Between two steps the reader's code runs, which is no part of the invocation.
+        """
+        if self._context is not None and self._token is not None:
             trace.leave(self._token, self._context)
-            if self._context.request_id is None:
-                _anonymous.set(self._outer)
+            self._token = None
+            self._inside = self._context
 
     def resume(self) -> None:
-        """Enter the invocation's context."""
+        """Enter the invocation's context, and what the generator has entered in it."""
         if self._context is not None:
-            self._token = trace.enter(self._context)
-            if self._context.request_id is None:
-                self._outer = _anonymous.get()
-                _anonymous.set(self)
+            self._outside = trace.swap(self._inside)
+
+    def pause(self) -> None:
+        """Leave them again."""
+        if self._context is not None:
+            self._inside = trace.swap(self._outside)
 
     def duration_ms(self) -> float:
         """Return how long the invocation has run, in milliseconds."""
@@ -164,21 +174,13 @@ class Invocation:
         )
 
 
-_anonymous: ContextVar[Invocation | None] = ContextVar("agentops_invocation", default=None)
-
-
 def _running(event: object, lambda_context: object) -> bool:
     """Whether the calling code is already inside the invocation with these arguments."""
     request_id = request_id_of(lambda_context)
     if request_id is not None:
         return trace.current().request_id == request_id
-    outer = _anonymous.get()
-    return (
-        outer is not None
-        and not outer.ended
-        and outer.event is event
-        and outer.lambda_context is lambda_context
-    )
+    outer = _under_way.get(id(trace.current().calls))
+    return outer is not None and outer.event is event and outer.lambda_context is lambda_context
 
 
 def request_id_of(lambda_context: object) -> str | None:

@@ -74,6 +74,8 @@ class Incoming:
             hop=self.hop,
             workflow_started_ms=self.workflow_started_ms,
             calls=calls,
+            user_id=self.user_id,
+            session_id=self.session_id,
         )
 
 
@@ -99,11 +101,13 @@ def carried(
         "workflow_started_ms": context.workflow_started_ms or sent_ms,
         "channel": channel,
     }
-    if to is not None:
-        fields["to"] = to
-    if message_type is not None:
-        fields["type"] = message_type
-    return fields
+    optional = {
+        "to": to,
+        "type": message_type,
+        "user_id": context.user_id,
+        "session_id": context.session_id,
+    }
+    return fields | {name: value for name, value in optional.items() if value}
 
 
 def received(event: object, lambda_context: object = None) -> list[Incoming | None]:

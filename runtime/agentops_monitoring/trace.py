@@ -191,6 +191,13 @@ def leave(token: Token[TraceContext | None], context: TraceContext) -> None:
         context.left = True
 
 
+def swap(context: TraceContext | None) -> TraceContext | None:
+    """Make current what was so before, as a generator does at each step; returns what was current."""
+    before = _current.get()
+    _current.set(context)
+    return before
+
+
 def activate(key: object, context: TraceContext) -> None:
     """Note that an invocation runs in this process."""
     _active[key] = context

@@ -78,24 +78,24 @@ def _awaited(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Callable[
 
 def _iterated(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any, **named: Any) -> Generator[Any, Any, Any]:
-        # Not `yield from`: between two items the reader's code runs, which is no part of the invocation.
         items = handler(*arguments, **named)
         sent, thrown = None, None
         with Invocation(monitor, *_event_and_context(arguments, named)) as invocation:
+            invocation.detach()
             while True:
+                invocation.resume()
                 try:
                     item = items.send(sent) if thrown is None else items.throw(thrown)
                 except StopIteration as end:
                     return end.value
+                finally:
+                    invocation.pause()
                 sent, thrown = None, None
-                invocation.pause()
                 try:
                     sent = yield item
                 except BaseException as error:  # noqa: BLE001 - the handler's to meet
                     thrown = error
                     invocation.closed_early = isinstance(error, GeneratorExit)
-                finally:
-                    invocation.resume()
 
     return run
 
@@ -105,20 +105,21 @@ def _iterated_async(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Ca
         items = handler(*arguments, **named)
         sent, thrown = None, None
         with Invocation(monitor, *_event_and_context(arguments, named)) as invocation:
+            invocation.detach()
             while True:
+                invocation.resume()
                 try:
                     item = await (items.asend(sent) if thrown is None else items.athrow(thrown))
                 except StopAsyncIteration:
                     return
+                finally:
+                    invocation.pause()
                 sent, thrown = None, None
-                invocation.pause()
                 try:
                     sent = yield item
                 except BaseException as error:  # noqa: BLE001 - the handler's to meet
                     thrown = error
                     invocation.closed_early = isinstance(error, GeneratorExit)
-                finally:
-                    invocation.resume()
 
     return run
 
