@@ -49,7 +49,10 @@ DECISION_OUTCOME = "decision_outcome"
 TIME_RUNNING_OUT = "time_running_out"
 """Type of the record of an invocation that nears its time limit."""
 
-RECORDS: frozenset[str] = frozenset({SPAN, DECISION_OUTCOME, TIME_RUNNING_OUT})
+LLM_ANNOTATION = "llm_annotation"
+"""Type of the record of what else is known of a model call that was counted already; see `llm`."""
+
+RECORDS: frozenset[str] = frozenset({SPAN, DECISION_OUTCOME, TIME_RUNNING_OUT, LLM_ANNOTATION})
 """What is kept like an event, but has no metric of its own."""
 
 MAX_NAME_LENGTH = 64
