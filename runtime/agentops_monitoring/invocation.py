@@ -15,6 +15,7 @@ from agentops_monitoring import identity, trace
 from agentops_monitoring.encoding import render
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.propagation import Incoming, received
+from agentops_monitoring.receiving import receipt
 from agentops_monitoring.trace import TraceContext
 from agentops_monitoring.triggers import trigger_of
 
@@ -25,9 +26,6 @@ _OWN_FILES = os.path.dirname(__file__)
 MAX_FRAMES = 50
 
 _cold = True
-# Messages that this process has received, so that it knows them again: (agent, message id), oldest first.
-_received: dict[tuple[str, str], None] = {}
-_MAX_RECEIVED = 1_024
 # By what all contexts of an invocation share.
 _under_way: dict[int, Invocation] = {}
 
@@ -107,7 +105,7 @@ class Invocation:
             )
         agent = self._monitor.agent_name
         self._monitor.emit(
-            AgentEventType.MESSAGE_RECEIVED, _receipt(message, agent, now), context=context, at_ms=now
+            AgentEventType.MESSAGE_RECEIVED, receipt(message, agent, now), context=context, at_ms=now
         )
 
     def __exit__(
@@ -213,37 +211,6 @@ def _only_workflow(messages: list[Incoming | None]) -> Incoming | None:
     if first is None or any(each is None or each.workflow_id != first.workflow_id for each in messages):
         return None
     return first
-
-
-def _receipt(message: Incoming, agent: str, now: int) -> dict[str, Any]:
-    receipt: dict[str, Any] = {
-        "from": message.sender,
-        "to": agent,
-        "message_type": message.message_type,
-        "message_id": message.message_id,
-        "hop": message.hop,
-        # Clocks differ a little between hosts; no message arrives before it was sent.
-        "latency_ms": max(0, now - message.sent_ms) if message.sent_ms else None,
-        "channel": message.channel,
-        "addressed_to": message.to,
-    }
-    if _seen_before(agent, message) or message.redelivered:
-        receipt["redelivered"] = True
-    return receipt
-
-
-def _seen_before(agent: str, message: Incoming) -> bool:
-    # The states of one execution all receive the message that started it.
-    if message.channel == "stepfunctions":
-        return False
-    key = (agent, message.message_id)
-    if key in _received:
-        return True
-    _received[key] = None
-    if len(_received) > _MAX_RECEIVED:
-        with suppress(KeyError, RuntimeError, StopIteration):  # another thread was quicker
-            del _received[next(iter(_received))]
-    return False
 
 
 def describe(error: BaseException, frames: TracebackType | None) -> dict[str, str]:

@@ -358,6 +358,22 @@ class AgentOpsMonitor(Recorder):
         """
         return Workflow(self, workflow_id, user_id, session_id, tags)
 
+    def message(self, record: object) -> Span:
+        """Return a context manager: what is recorded inside belongs to that message's workflow.
+
+        For a batch whose messages belong to several workflows; the messages of an invocation that all belong
+        to one are joined by themselves.
+
+        Parameters
+        ----------
+        record
+            A record of an event from SQS or SNS, as it came or in a data class of Powertools, or a message
+            that `receive_message` of SQS returned. Without a context it is a span of the current workflow.
+        """
+        from agentops_monitoring.receiving import Handling
+
+        return Handling(self, record)
+
     def context(
         self,
         *,
