@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,7 @@ VERSION = 1
 _MAX_TOKENS = 10**12
 _MAX_KINDS = 20
 _MAX_LABEL = 1_024
+_MAX_TAGS = 10_000
 # A partition key has 2,048 bytes, and one that is longer fails a whole read: WF# and four bytes a character.
 _TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 511), ("trace_id", 64), ("span_id", 64))
 
@@ -82,7 +84,7 @@ class Event:
     call: LlmCall | None = None
     user_id: str | None = None
     session_id: str | None = None
-    tags: Mapping[str, Any] | list[Any] | None = None
+    tags: Mapping[str, Any] | None = None
     sources: tuple[Source, ...] = ()
     """The lines it came in."""
 
@@ -181,7 +183,7 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
             raise Refused(f"{name} is neither null nor a text of 1 to 128 characters")
     if type(body.get("seq")) is not int:
         raise Refused("seq is no whole number")
-    problems, tags = body.get("problems"), body.get("tags")
+    problems = body.get("problems")
     event = Event(
         body["id"],
         body["type"],
@@ -199,7 +201,7 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
         problems if isinstance(problems, list) else [],
         user_id=_label(body.get("user_id")),
         session_id=_label(body.get("session_id")),
-        tags=tags if isinstance(tags, dict | list) and tags else None,
+        tags=_tags(body.get("tags")),
         sources=(source,),
     )
     if "part" in body:
@@ -212,6 +214,10 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
 def _label(value: object) -> str | None:
     # Whom an event was for is a remark on it: one that makes no sense is no reason to refuse the event.
     return value[:_MAX_LABEL] if type(value) is str and value else None
+
+
+def _tags(value: object) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) and value and len(json.dumps(value)) <= _MAX_TAGS else None
 
 
 def _metric(event_type: str, line: Mapping[str, Any]) -> str:

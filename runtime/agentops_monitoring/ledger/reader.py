@@ -29,6 +29,8 @@ from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.totals import Rollups, Totals, TypeTotals, rollups
 
 _PARALLEL = 8
+_OUTCOMES = 100
+"""Of one decision, the newest: more say nothing more."""
 _HOUR = timedelta(hours=1)
 
 
@@ -115,7 +117,7 @@ class LedgerReader:
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": schema.workflow_pk(workflow_id)}},
         )
-        return [self._plain(item) for item in items]
+        return [self._plain(item) for item in items if "withdrawn" not in item]
 
     def events_of_type(
         self, event_type: str, start: datetime, end: datetime, *, limit: int = 10_000
@@ -146,7 +148,10 @@ class LedgerReader:
         )
 
     def latest_decisions(self, agents: Iterable[str], limit: int = 20) -> list[dict[str, Any]]:
-        """Return the newest decisions of some agents with their full chains, newest first."""
+        """Return the newest decisions of some agents with their full chains, newest first.
+
+        Each has an `outcome`, see `decision`.
+        """
         found: list[dict[str, Any]] = []
         for agent in agents:
             answer = self._client.query(
@@ -158,13 +163,44 @@ class LedgerReader:
                 Limit=limit,
             )
             found += [self._plain(item, decision=True) for item in answer["Items"]]
-        return sorted(found, key=lambda each: str(each["at"]), reverse=True)[:limit]
+        newest = sorted(found, key=lambda each: str(each["at"]), reverse=True)[:limit]
+        with ThreadPoolExecutor(min(_PARALLEL, len(newest) or 1)) as pool:
+            for each, outcome in zip(newest, pool.map(self._outcome, newest), strict=True):
+                each["outcome"] = outcome
+        return newest
 
     def decision(self, workflow_id: str, sk: str) -> dict[str, Any] | None:
-        """Return one decision with its full chain by its keys; None when there is none."""
+        """Return one decision with its full chain by its keys; None when there is none.
+
+        Its `outcome` is the last that was recorded for its id in its workflow, or else in any: `correct`,
+        `score` and `evidence` as recorded, None where they were not, with the outcome's `at`, `agent` and
+        `workflow_id`. None while there is none.
+        """
         key = {"pk": {"S": schema.workflow_pk(workflow_id)}, "sk": {"S": sk}}
         item = self._client.get_item(TableName=self._tables.decisions, Key=key).get("Item")
-        return None if item is None else self._plain(item, decision=True)
+        if item is None:
+            return None
+        plain = self._plain(item, decision=True)
+        return {**plain, "outcome": self._outcome(plain)}
+
+    def _outcome(self, decision: Mapping[str, Any]) -> dict[str, Any] | None:
+        answer = self._client.query(
+            TableName=self._tables.decisions,
+            IndexName="gsi1",
+            KeyConditionExpression="gsi1pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": schema.outcome_pk(str(decision["decision_id"]))}},
+            ScanIndexForward=False,
+            Limit=_OUTCOMES,
+        )
+        told = sorted(answer["Items"], key=lambda item: item["sk"]["S"])
+        own = [item for item in told if item["workflow_id"]["S"] == decision["workflow_id"]]
+        for item in reversed(own or told):
+            names = ("correct", "score", "at", "agent", "workflow_id")
+            evidence = unpack(item, "evidence")
+            return {name: _decode(item[name]) if name in item else None for name in names} | {
+                "evidence": None if evidence is None else json.loads(evidence)
+            }
+        return None
 
     def _hours(self, start: datetime, end: datetime) -> dict[datetime, rollup.Increments]:
         hour, wanted = _start_of_hour(start), []
@@ -218,6 +254,8 @@ class LedgerReader:
         pieces = self._parts.pieces(owner) if "data_parts" in item else None
         text = unpack(item, "data", pieces)
         plain["data"] = None if text is None else json.loads(text)
+        if "tags" in plain:
+            plain["tags"] = json.loads(plain["tags"])
         return plain
 
 

@@ -1,7 +1,9 @@
 """Keys, attribute names and lifetimes of the three tables, in one place.
 
 `agent-monitoring`, `agent-decisions`
-    `pk = WF#<workflow>`, `sk = <at>#<event id>`; two indexes, by agent and by type.
+    `pk = WF#<workflow>`, `sk = <at>#<event id>`; two indexes, by agent and by type. What became of a decision
+    is in `agent-decisions` too, at `pk = OUTCOME#<decision id>` in the table and in its index by agent. An
+    item of `agent-monitoring` with `withdrawn` is none any more: late lines told otherwise.
 `agent-ledger`
     ========================  =====================  ==================================================
     pk                        sk                     holds
@@ -119,6 +121,11 @@ def workflow_pk(workflow_id: str) -> str:
 def event_sk(at: str, event_id: str) -> str:
     """Return the sort key of an event."""
     return f"{at}#{event_id}"
+
+
+def outcome_pk(decision_id: str) -> str:
+    """Return the partition key of what became of a decision."""
+    return f"OUTCOME#{decision_id[:256]}"
 
 
 def invocation_pk(stream: str, request_id: str) -> str:

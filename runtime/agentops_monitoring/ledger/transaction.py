@@ -2,141 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.allocation import Invocation, Workflow
-from agentops_monitoring.ledger.events import Event, Report, number_of
+from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import Number, dynamo
+from agentops_monitoring.ledger.items import Written, key_of, of_report, withdrawn
 from agentops_monitoring.ledger.payload import Attributes, pack
 
 MAX_ACTIONS = 100
 MAX_BYTES = 3_500_000
 """DynamoDB: 100 actions, 4 MB. The bytes are estimated, hence the distance."""
-_ITEM_OVERHEAD_BYTES = 700
-_MAX_REMARK = 10_000
 
 State = Invocation | Workflow
 Unit = Event | Report
-_OMITTED_FROM_EVENT = ("reasoning_chain", "inputs", "outputs", "alternatives")
-
-
-class Written(NamedTuple):
-    """The items of one event, rendered once however often the transaction is built."""
-
-    event: Event
-    actions: list[dict[str, Any]]
-    pieces: list[tuple[str, bytes]]
-    """(owner, content): data that no item can hold, to be put beforehand."""
-    increments: rollup.Increments
-    size: int
-
-
-def render(event: Event, tables: schema.Tables, now: float) -> Written:
-    """Render an event as conditional puts."""
-    data = event.fields()
-    is_decision = event.type == AgentEventType.DECISION_MADE
-    text = json.dumps(event.data, separators=(",", ":"), ensure_ascii=False)
-    shown = text
-    if is_decision:
-        kept = {name: value for name, value in data.items() if name not in _OMITTED_FROM_EVENT}
-        shown = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
-    packed, pieces = pack(shown)
-    actions = [_put_new(tables.monitoring, _item(event, packed, now))]
-    rest = [(event.id, piece) for piece in pieces]
-    size = len(shown) + _ITEM_OVERHEAD_BYTES
-    if is_decision:
-        full, pieces = pack(text)
-        owner = f"{event.id}#decision"
-        rest += [(owner, piece) for piece in pieces]
-        actions.append(_put_new(tables.decisions, _decision(event, full, now)))
-        size += sum(len(value) for each in full.values() for value in each.values()) + _ITEM_OVERHEAD_BYTES
-    return Written(event, actions, rest, rollup.of_event(event), size)
-
-
-def _key(event: Event) -> Attributes:
-    return {
-        "pk": {"S": schema.workflow_pk(event.workflow_id)},
-        "sk": {"S": schema.event_sk(event.at, event.id)},
-    }
-
-
-def _expires(now: float) -> dict[str, str]:
-    return {"N": str(int(now) + schema.raw_ttl_s())}
-
-
-def _item(event: Event, packed: Attributes, now: float) -> Attributes:
-    day, shard = event.at[:10], schema.index_shard(event.id)
-    item: Attributes = {
-        **_key(event),
-        "type": {"S": event.type},
-        "agent": {"S": event.agent},
-        "at": {"S": event.at},
-        "trace_id": {"S": event.trace_id},
-        "span_id": {"S": event.span_id},
-        "seq": {"N": str(event.seq)},
-        "expires_at": _expires(now),
-        "gsi1pk": {"S": schema.agent_index(event.agent, day, shard)},
-        "gsi1sk": {"S": event.at},
-        "gsi2pk": {"S": schema.type_index(event.type, day, shard)},
-        "gsi2sk": {"S": event.at},
-        **packed,
-    }
-    texts = {name: getattr(event, name) for name in ("parent_id", "request_id", "user_id", "session_id")}
-    item |= {name: {"S": text} for name, text in texts.items() if text}
-    if event.tags:
-        item["tags"] = {"S": json.dumps(event.tags, separators=(",", ":"), ensure_ascii=False)[:_MAX_REMARK]}
-    if event.problems:
-        item["problems"] = {"S": json.dumps(event.problems)[:_MAX_REMARK]}
-    if event.call is not None:
-        item["model"] = {"S": event.call.model}
-        if event.call.cost is not None:
-            item["cost_usd"] = dynamo(event.call.cost)
-    return item
-
-
-def withdrawn(event: Event, table: str, now: float) -> dict[str, Any]:
-    """Return the action that takes an item back which was made of a report: readers pass over what is left.
-
-    A put and no deletion, so that nothing in the plane may delete a record.
-    """
-    kept = {**_key(event), "withdrawn": {"BOOL": True}, "expires_at": _expires(now)}
-    return {"Put": {"TableName": table, "Item": kept}}
-
-
-def _decision(event: Event, full: Attributes, now: float) -> Attributes:
-    data = event.fields()
-    kind = str(data.get("decision_type") or "unknown")[:256]
-    item: Attributes = {
-        **_key(event),
-        "agent": {"S": event.agent},
-        "at": {"S": event.at},
-        "trace_id": {"S": event.trace_id},
-        "span_id": {"S": event.span_id},
-        "decision_type": {"S": kind},
-        "decision_id": {"S": str(data.get("decision_id") or event.id)[:256]},
-        "expires_at": _expires(now),
-        "gsi1pk": {"S": f"AGENT#{event.agent}"},
-        "gsi1sk": {"S": event.at},
-        "gsi2pk": {"S": f"DTYPE#{kind}"},
-        "gsi2sk": {"S": event.at},
-        **full,
-    }
-    confidence = number_of(data, "confidence_score")
-    if confidence is not None:
-        item["confidence_score"] = dynamo(confidence)
-    if event.request_id:
-        item["request_id"] = {"S": event.request_id}
-    return item
-
-
-def _put_new(table: str, item: Attributes) -> dict[str, Any]:
-    return {"Put": {"TableName": table, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
 
 
 class Plan:
@@ -274,12 +157,9 @@ class Plan:
         its own event: failures made of reports, states, counters."""
         actions = [action for each in self.written for action in each.actions]
         made, gone = self.failures()
-        table = self._tables.monitoring
-        for each in made:
-            packed, _ = pack(json.dumps(each.data, separators=(",", ":")))
-            actions.append({"Put": {"TableName": table, "Item": _item(each, packed, self._now)}})
-        replaced = [_key(each) for each in made]
-        actions += [withdrawn(each, table, self._now) for each in gone if _key(each) not in replaced]
+        table, replaced = self._tables.monitoring, [key_of(each) for each in made]
+        actions += [of_report(each, table, self._now) for each in made]
+        actions += [withdrawn(each, table, self._now) for each in gone if key_of(each) not in replaced]
         actions += [self._put_state(key, state) for key, state in self.states.items()]
         actions += [
             update_counters(self._tables.ledger, key, counters, self._shard, self._now)

@@ -18,11 +18,12 @@ from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.allocation import Invocation, Workflow
 from agentops_monitoring.ledger.events import Event, Reject, Report, number_of
 from agentops_monitoring.ledger.exact import EXACT
+from agentops_monitoring.ledger.items import Written, render
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.requests import LedgerBusy, Requests
-from agentops_monitoring.ledger.transaction import Plan, State, Unit, Written, render
+from agentops_monitoring.ledger.transaction import Plan, State, Unit
 
 _BUSY_REASONS = frozenset(
     ("ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict")
