@@ -1,12 +1,15 @@
-"""The wheel: what another team installs, and an app of theirs on it."""
+"""The wheel: what another team installs, what works from it alone, and an app of theirs on it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import venv
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,28 @@ MonitoredAgent(stack, "Agent", monitoring=plane, agent_name="theirs", handler="a
 app.synth()
 print(json.dumps([agentops_constructs.__file__, agentops_monitoring.__file__, constructs.__file__]))
 """
+# Imports each module that it is given, and prints what was not found, by the module that asked for it.
+IMPORT_ALL = """
+import importlib, json, sys
+missing = {}
+for module in sys.argv[1:]:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing[module] = error.name
+print(json.dumps(missing))
+"""
+USE = """
+import sys
+exec(open(sys.argv[1]).read())
+YourAgent().process()
+foreign = sorted({"boto3", "asyncio", "ssl"} & set(sys.modules))
+assert not foreign, foreign
+"""
+EXAMPLE = Path(__file__).parents[1] / "unit" / "data" / "seed_monitoring_example.py.txt"
+# What runs inside an agent; the rest of the runtime is the plane's, which has boto3.
+IN_AGENTS = re.compile(r"agentops_monitoring(\.(instrument|pricing)\b.*|\.\w+)?")
+DECLARED = {"boto3", "botocore", "agentops", "opentelemetry"}  # boto3's own, and what one imports of [export]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +78,56 @@ def test_the_wheel_holds_both_packages_and_never_the_name_constructs(wheel: Path
     assert "agentops_constructs/export-requirements.txt" in names
     assert "agentops_constructs/py.typed" in names
     assert "agentops_monitoring/pricing/book.json" in names
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the programs of an environment that has the wheel, and nothing else at all."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder)
+    options = ("--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", *options]
+    subprocess.run([*pip, str(wheel)], check=True, timeout=120)
+    return folder / "bin"
+
+
+def run(program: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment, which sees nothing of the repository."""
+    return subprocess.run(
+        [program, *arguments], cwd=program.parent, env=variables, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.slow
+def test_the_users_example_records_from_the_wheel_alone(environment: Path) -> None:
+    done = run(environment / "python", "-c", USE, EXAMPLE, AGENTOPS_TRANSPORT="stdout")
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line)["agentops.event"] for line in done.stdout.splitlines()]
+    assert [one["type"] for one in events] == ["issue_detected", "llm_usage", "decision_made"]
+    assert Decimal(events[1]["data"]["cost_usd"]) == Decimal("0.0525")  # $15 and $75 a million tokens
+
+
+@pytest.mark.slow
+def test_every_module_asks_for_no_more_than_the_wheel_declares(wheel: Path, environment: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sources = [name for name in archive.namelist() if name.endswith(".py")]
+    names = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources]
+    modules = [name for name in names if not name.endswith(".__main__")]
+    done = run(environment / "python", "-c", IMPORT_ALL, *modules)
+    assert done.returncode == 0, done.stderr[-2000:]
+    missing = json.loads(done.stdout)
+    ours = {name for name in missing if name.startswith("agentops_constructs")}
+    assert ours == {name for name in names if name.startswith("agentops_constructs")}
+    assert {missing[name] for name in ours} == {"aws_cdk"}
+    assert {missing[name] for name in missing.keys() - ours} <= DECLARED
+    assert [name for name in missing if IN_AGENTS.fullmatch(name)] == []
+
+
+@pytest.mark.slow
+def test_the_constructs_name_the_extra_that_they_need(environment: Path) -> None:
+    done = run(environment / "python", "-c", "import agentops_constructs")
+    assert done.returncode == 1
+    assert "pip install 'agentops-monitoring[cdk]'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
