@@ -118,6 +118,7 @@ class World:
                 "message_received",
                 "typo",
                 "span",
+                "decision_outcome",
                 "workflow_completed",
                 "workflow_failed",
             )
@@ -127,7 +128,8 @@ class World:
             data = self._llm()
         elif kind == "decision_made":
             data = {
-                "decision_id": f"d{r.random()}",
+                # Few: agents may number their decisions anew in each workflow.
+                "decision_id": f"d{r.randrange(6)}",
                 "decision_type": r.choice(("a", "b")),
                 "reasoning_chain": [{"thought": "x" * r.randrange(50)}],
                 "inputs": {},
@@ -135,6 +137,13 @@ class World:
             }
             if r.random() < 0.8:
                 data["confidence_score"] = round(r.random(), r.randrange(1, 17))
+        elif kind == "decision_outcome":
+            data = {
+                "decision_id": f"d{r.randrange(6)}",
+                "correct": r.choice((True, False, None)),
+                "score": r.choice((None, 0, round(r.random(), 3))),
+                "evidence": r.choice((None, "tests passed", {"passed": 3})),
+            }
         elif kind in ("message_sent", "message_received"):
             data = {
                 "from": self.agent,
@@ -185,8 +194,10 @@ class World:
             "seq": self.seq,
             "proof": proof(self.nonce, self.stream),
         }
+        if self.random.random() < 0.2:
+            body |= {"user_id": "u1", "session_id": "s1", "tags": {"team": "shop"}}
         head: dict[str, Any] = {"timestamp": body["at"], "level": "INFO", "AgentName": self.agent}
-        if kind != "span":
+        if kind not in ("span", "decision_outcome"):
             head = {"_aws": {}, **head, metric: 1}
         if self.random.random() < 0.08:
             text = json.dumps(data)

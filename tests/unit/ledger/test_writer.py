@@ -54,7 +54,7 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
     check_failures([item for item in items if "#report-" in item["sk"]["S"]], expected)
     items = [item for item in items if "#report-" not in item["sk"]["S"]]
     assert sorted(item["sk"]["S"].split("#")[1] for item in items) == sorted(expected.events)
-    decisions = scan(client, TABLES.decisions)
+    decisions = [item for item in scan(client, TABLES.decisions) if item["pk"]["S"].startswith("WF#")]
     wanted = [body for body in expected.events.values() if body["type"] == "decision_made"]
     assert sorted(item["sk"]["S"].split("#")[1] for item in decisions) == sorted(b["id"] for b in wanted)
     for item in decisions:
@@ -63,7 +63,11 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
         body = expected.events[item["sk"]["S"].split("#")[1]]
         if body["type"] != "decision_made":
             assert json.loads(item["data"]["S"]) == body["data"]
+        for name in ("user_id", "session_id"):
+            assert item.get(name, {}).get("S") == body.get(name)
+        assert json.loads(item["tags"]["S"] if "tags" in item else "null") == body.get("tags")
     reader = LedgerReader(client, TABLES, shards=shards)
+    check_outcomes(reader, expected)
     hours = sorted({*expected.total, *(hour for hour, _ in expected.types)})
     if not hours:
         return
@@ -104,6 +108,30 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
         by_agent = {agent: usd for (at, agent), usd in expected.day_spend.items() if at == day and usd}
         assert {a: Fraction(t.total_cost) for a, t in spend.agents.items() if t.total_cost} == by_agent
         assert Fraction(spend.total.total_cost) == sum(by_agent.values())
+
+
+def check_outcomes(reader: LedgerReader, expected: Count) -> None:
+    """Compare what became of the decisions with the outcomes in the lines."""
+    told = [body for body in expected.events.values() if body["type"] == "decision_outcome"]
+    agents = {body["agent"] for body in expected.events.values()}
+    decided = [body for body in expected.events.values() if body["type"] == "decision_made"]
+    if len(decided) > 300:
+        return  # one query each; the small worlds show it
+    found = {each["id"]: each["outcome"] for each in reader.latest_decisions(agents, limit=len(decided) or 1)}
+    assert len(found) == len(decided)
+    for body in decided:
+        same = [each for each in told if each["data"]["decision_id"] == body["data"]["decision_id"]]
+        own = [each for each in same if each["workflow_id"] == body["workflow_id"]]
+        last = max(own or same, key=lambda each: (each["at"], each["id"]), default=None)
+        wanted = last and {name: last["data"][name] for name in ("correct", "score", "evidence")} | {
+            name: last[name] for name in ("at", "agent", "workflow_id")
+        }
+        outcome = found[body["id"]]
+        assert (None if outcome is None else {**outcome, "score": _float(outcome["score"])}) == wanted
+
+
+def _float(score: object) -> float | None:
+    return None if score is None else float(str(score))
 
 
 def check_failures(items: list[dict[str, Any]], expected: Count) -> None:
