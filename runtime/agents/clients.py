@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
     from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
@@ -39,6 +40,14 @@ def cloudwatch() -> CloudWatchClient:
     import boto3
 
     return boto3.client("cloudwatch")
+
+
+@cache
+def events() -> EventBridgeClient:
+    """The agents' bus."""
+    import boto3
+
+    return boto3.client("events")
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentops_monitoring import AgentEventType, AgentOpsMonitor
 
-from . import patch, source
+from . import bus, patch, source
 from .answers import AnswerError, confidence_field, reasoning_field, text_field
 from .evidence import CaseFile
 from .model import ModelError, ask, assistant, user
@@ -49,7 +49,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     detail = event["detail"]
     function = str(detail["function"])
     attempt = int(detail.get("attempt", 0)) + 1
-    case = CaseFile.of_workflow(monitor.current.workflow_id, context.aws_request_id)
+    case = CaseFile.of(str(detail["case"]), context.aws_request_id)
     if case.ended():
         return {"status": "ended"}
     name = patch_name(attempt)
@@ -66,12 +66,13 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
             return {"status": "duplicate"}
         _record(proposal, document)
     payload = {
+        "case": detail["case"],
         "function": function,
         "attempt": attempt,
         "evidence_key": case.key("evidence.json"),
         "patch_key": case.key(name),
     }
-    monitor.send_message(to="qa", message_type="patch.ready", payload=payload)
+    bus.send("qa", "patch.ready", payload)
     return {"status": "handed over", "attempt": attempt}
 
 

@@ -1,4 +1,4 @@
-"""The case file of a workflow: what the agents found and made, as JSON in S3.
+"""The case file: what the agents found and made, as JSON in S3.
 
 Events come at least once, and Lambda tries a failed invocation again. So each step is filed under a name of
 its own, and the first invocation to file it owns it: only the owner hands over. The owner's own later tries
@@ -39,9 +39,9 @@ class CaseFile:
     request_id: str
 
     @classmethod
-    def of_workflow(cls, workflow_id: str, request_id: str) -> CaseFile:
-        """Return the case file of a workflow."""
-        return cls(f"workflows/{quote(workflow_id, safe='')}", request_id)
+    def of(cls, case: str, request_id: str) -> CaseFile:
+        """Return the file of a case."""
+        return cls(f"cases/{quote(case, safe='')}", request_id)
 
     def key(self, name: str) -> str:
         """Return a document's key in the bucket."""
@@ -82,11 +82,11 @@ class CaseFile:
         return document is not None and document.get(_OWNER) == self.request_id
 
     def ended(self) -> bool:
-        """Tell whether the workflow has ended; whatever still comes for it is late or a duplicate."""
+        """Tell whether the case has ended; whatever still comes for it is late or a duplicate."""
         return self.read(_ENDED) is not None
 
     def end(self, monitor: AgentOpsMonitor, *, completed: bool, reason: str, **fields: Any) -> bool:
-        """End the workflow, if it has not ended; True when this call did it.
+        """End the case, if it has not ended; True when this call did it.
 
         The mark comes first: a crash right between mark and event loses the end, where the other order could
         end it twice.

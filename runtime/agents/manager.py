@@ -16,7 +16,7 @@ from typing import Any
 
 from agentops_monitoring import AgentEventType, AgentOpsMonitor
 
-from . import telemetry
+from . import bus, telemetry
 from .answers import (
     SEVERITIES,
     AnswerError,
@@ -61,30 +61,28 @@ class Diagnosis:
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Handle an EventBridge event: an alarm's state change, `issue.reported`, or a schedule."""
     detail = event.get("detail") or {}
-    wakes = CaseFile("wakes", context.aws_request_id)
-    wake = f"{event.get('id', context.aws_request_id)}.json"
-    taken = wakes.read(wake)
-    if taken is not None and not wakes.owns(taken):
-        return {"status": "duplicate"}
+    # A case bears the name of the event that opened it, however often that is delivered.
+    name = str(event.get("id", context.aws_request_id))
+    case = CaseFile.of(name, context.aws_request_id)
     if event.get("source") == "aws.cloudwatch":
         function = _alarmed_function(detail)
         if detail.get("state", {}).get("value") != "ALARM":
-            return _nothing_to_do(f"alarm is in {detail.get('state', {}).get('value')}", function, context)
-        return _investigate(function, None, wakes, wake, context)
+            return _nothing_to_do(f"alarm is in {detail.get('state', {}).get('value')}", function, case)
+        return _investigate(function, None, name, case)
     if event.get("detail-type") == "issue.reported":
-        return _investigate(str(detail["function"]), str(detail.get("summary", "")), wakes, wake, context)
+        return _investigate(str(detail["function"]), str(detail.get("summary", "")), name, case)
     return _sweep(context)
 
 
-def _investigate(
-    function: str, summary: str | None, wakes: CaseFile, wake: str, context: Any
-) -> dict[str, Any]:
-    case = CaseFile.of_workflow(monitor.current.workflow_id, context.aws_request_id)
+def _investigate(function: str, summary: str | None, name: str, case: CaseFile) -> dict[str, Any]:
     if case.ended():
         return {"status": "ended"}
+    filed = case.read(EVIDENCE)
+    if filed is not None and not case.owns(filed):
+        return {"status": "duplicate"}
     failures = _look(function)
     if not failures:
-        return _nothing_to_do("no recent failures", function, context)
+        return _nothing_to_do("no recent failures", function, case)
     counts = telemetry.counts([function], _window())[function]
     try:
         diagnosis, _text = ask(SYSTEM, [user(_prompt(function, summary, failures))], _read, max_tokens=2048)
@@ -101,14 +99,19 @@ def _investigate(
         "root_cause": diagnosis.root_cause,
         "severity": diagnosis.severity,
     }
-    if not (case.file(EVIDENCE, evidence) and wakes.file(wake, {"function": function})):
+    if not case.file(EVIDENCE, evidence):
         return {"status": "duplicate"}
     _record(diagnosis, evidence, counts, case)
     if not diagnosis.actionable:
         case.end(monitor, completed=True, reason="no_code_change_needed", function=function)
         return {"status": "not actionable"}
-    payload = {"function": function, "severity": diagnosis.severity, "evidence_key": case.key(EVIDENCE)}
-    monitor.send_message(to="engineer", message_type="issue.found", payload=payload)
+    payload = {
+        "case": name,
+        "function": function,
+        "severity": diagnosis.severity,
+        "evidence_key": case.key(EVIDENCE),
+    }
+    bus.send("engineer", "issue.found", payload)
     return {"status": "handed over"}
 
 
@@ -160,11 +163,7 @@ def _sweep(context: Any) -> dict[str, Any]:
         if sweeps.file(f"{function}/{digest}.json", {"failures": failures}):
             summary = "Found in its log on a scheduled look"
             with monitor.workflow():
-                monitor.send_message(
-                    to="manager",
-                    message_type="issue.reported",
-                    payload={"function": function, "summary": summary},
-                )
+                bus.send("manager", "issue.reported", {"function": function, "summary": summary})
             reported.append(function)
     return {"status": "swept", "reported": reported}
 
@@ -179,8 +178,7 @@ def _look(function: str) -> list[str]:
     return []
 
 
-def _nothing_to_do(reason: str, function: str, context: Any) -> dict[str, Any]:
-    case = CaseFile.of_workflow(monitor.current.workflow_id, context.aws_request_id)
+def _nothing_to_do(reason: str, function: str, case: CaseFile) -> dict[str, Any]:
     case.end(monitor, completed=True, reason=reason, function=function)
     return {"status": "nothing to do"}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentops_monitoring import AgentEventType, AgentOpsMonitor
 
-from . import clients, patch, source
+from . import bus, clients, patch, source
 from .answers import AnswerError, choice_field, confidence_field, text_field
 from .engineer import MAX_ATTEMPTS, patch_name, result_name
 from .evidence import CaseFile
@@ -50,7 +50,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Handle `patch.ready`."""
     detail = event["detail"]
     function, attempt = str(detail["function"]), int(detail["attempt"])
-    case = CaseFile.of_workflow(monitor.current.workflow_id, context.aws_request_id)
+    case = CaseFile.of(str(detail["case"]), context.aws_request_id)
     if case.ended():
         return {"status": "ended"}
     name = result_name(attempt)
@@ -77,7 +77,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         _record_tests(function, attempt, result)
     if result["status"] == "passed":
         return _accept(case, function, attempt, made, result)
-    return _reject(case, function, attempt, result)
+    return _reject(case, detail, result)
 
 
 def report(result: Mapping[str, Any]) -> str:
@@ -141,14 +141,20 @@ def _accept(
     return {"status": "accepted"}
 
 
-def _reject(case: CaseFile, function: str, attempt: int, result: Mapping[str, Any]) -> dict[str, Any]:
+def _reject(case: CaseFile, detail: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    function, attempt = str(detail["function"]), int(detail["attempt"])
     # A failing test leaves nothing to doubt.
     _decide(function, attempt, "reject", [_tests_step(result)], 1.0, None)
     if attempt >= MAX_ATTEMPTS:
         case.end(monitor, completed=False, reason="attempts_used_up", function=function, attempts=attempt)
         return {"status": "failed"}
-    payload = {"function": function, "attempt": attempt, "result_key": case.key(result_name(attempt))}
-    monitor.send_message(to="engineer", message_type="patch.rejected", payload=payload)
+    payload = {
+        "case": detail["case"],
+        "function": function,
+        "attempt": attempt,
+        "result_key": case.key(result_name(attempt)),
+    }
+    bus.send("engineer", "patch.rejected", payload)
     return {"status": "rejected"}
 
 

@@ -22,7 +22,6 @@ from moto import mock_aws
 from moto.events.utils import EventTemplateParser
 
 from agentops_monitoring import monitored, transport
-from agentops_monitoring.instrument import messages
 from agents import clients, sandbox, source
 from local.model_script import Script
 from local.model_server import ModelServer, scripted
@@ -43,6 +42,8 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "ENVIRONMENT": "test",
     "EVENT_BUS_NAME": BUS,
+    # As deployed: the support desk's queue and the sandbox are no agents.
+    "AGENTOPS_PROPAGATE": "eventbridge",
     "EVIDENCE_BUCKET": "evidence",
     "SOURCE_BUCKET": "source",
     "SOURCE_KEY": "shop.zip",
@@ -261,7 +262,6 @@ def world(
 
 def forget() -> None:
     """Drop clients and sources of another world."""
-    for make in (clients.s3, clients.logs, clients.cloudwatch, clients.bedrock):
+    for make in (clients.s3, clients.logs, clients.cloudwatch, clients.bedrock, clients.events):
         make.cache_clear()
     source._unzip.cache_clear()
-    messages.forget_client()

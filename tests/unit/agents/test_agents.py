@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+import agents
 from agents import clients
 from local.model_script import Script, usage
 from local.model_server import ModelServer
@@ -68,6 +71,25 @@ def test_a_defect_that_is_mended_at_once(world: World) -> None:
         "workflow_completed": 1,
     }  # fmt: skip
     assert len({event["workflow_id"] for event in world.events}) == 1
+    assert len({event["trace_id"] for event in world.events}) == 1
+    assert all(Decimal(event["data"]["cost_usd"]) > 0 for event in world.of("llm_usage"))
+    flows = [(event["data"]["message_type"], event["data"]["to"]) for event in world.of("message_sent")]
+    assert flows == [("issue.found", "engineer"), ("patch.ready", "qa")]
+
+
+DOMAIN = {"record_event", "record_decision", "workflow", "complete_workflow", "fail_workflow"}
+
+
+def test_agents_say_what_they_do_and_contain_no_other_monitoring_code() -> None:
+    said = set()
+    for path in Path(str(agents.__file__)).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("agentops"):
+                assert {each.name for each in node.names} <= {"AgentEventType", "AgentOpsMonitor"}, path
+            assert not (isinstance(node, ast.Import) and "agentops_monitoring" in ast.unparse(node)), path
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "monitor":
+                said.add(node.attr)
+    assert said == DOMAIN
 
 
 def test_decisions_carry_their_reasoning_and_confidence(world: World) -> None:
