@@ -106,6 +106,8 @@ class AgentsStack(Stack):
             "MODEL_ID": self._settings.model_id,
             "EVIDENCE_BUCKET": self.evidence.bucket_name,
             "SANDBOX_FUNCTION_NAME": self.monitoring.names.function(SANDBOX),
+            # The sandbox is a tool: a call of it is no message between agents.
+            "AGENTOPS_PROPAGATE": "eventbridge",
             "WATCHED_FUNCTIONS": ",".join(watched_functions(self._watch)),
         }
         if self.source:
