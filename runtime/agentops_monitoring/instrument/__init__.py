@@ -1,50 +1,52 @@
-"""Records what an agent's AWS clients do, through botocore's public hooks and without importing botocore."""
+"""Records what an agent does through the clients of AWS and of its models, without importing any of them."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from types import ModuleType
-from typing import TYPE_CHECKING
+from importlib import import_module
 
 from agentops_monitoring.instrument import importhook
 from agentops_monitoring.transport import say
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
     from agentops_monitoring.monitor import AgentOpsMonitor
 
 _installed = False
 _monitor: AgentOpsMonitor | None = None
+_undo: dict[str, Callable[[], None]] = {}
 
 
 def install() -> None:
-    """Hook every botocore session from now on, whether botocore is imported yet or not. Idempotent."""
+    """Hook botocore's sessions and the SDKs of models, whether imported yet or not. Idempotent."""
     global _installed
     if _installed:
         return
     _installed = True
-    botocore = sys.modules.get("botocore")
-    if botocore is None:
-        importhook.when_imported("botocore", _hook)
-    else:
-        try:
-            _hook(botocore)
-        except Exception as error:  # noqa: BLE001 - the agent must start
-            say(f"botocore is not instrumented: {type(error).__name__}")
+    for name, hook in _HOOKS.items():
+        module = sys.modules.get(name)
+        if module is None:
+            importhook.when_imported(name, hook)
+        else:
+            try:
+                hook(module)
+            except Exception as error:  # noqa: BLE001 - the agent must start
+                importhook.not_hooked(name, error)
 
 
 def uninstall() -> None:
-    """Undo `install`: sessions made from now on are left alone, those hooked already record nothing more."""
+    """Undo `install`: what it hooked is as it was, or records nothing more where it is hooked for good."""
     global _installed, _monitor
     _installed, _monitor = False, None
-    importhook.cancel("botocore")
-    botocore = sys.modules.get("botocore")
-    if botocore is None:
-        return
-    from agentops_monitoring.instrument import clients
-
-    with suppress(AttributeError, ValueError):  # never registered
-        botocore.unregister_initializer(clients.attach_to_session)
+    for name in _HOOKS:
+        importhook.cancel(name)
+    for name in list(_undo):
+        with suppress(Exception):
+            _undo.pop(name)()
 
 
 def active() -> bool:
@@ -62,9 +64,7 @@ def monitor() -> AgentOpsMonitor:
     return _monitor
 
 
-def _hook(botocore: ModuleType) -> None:
-    if not _installed:
-        return
+def _hook_botocore(botocore: ModuleType) -> None:
     register = getattr(botocore, "register_initializer", None)
     if register is None:
         say("this botocore has no register_initializer, its calls are not recorded")
@@ -72,7 +72,21 @@ def _hook(botocore: ModuleType) -> None:
     from agentops_monitoring.instrument import clients
 
     register(clients.attach_to_session)
+    _undo["botocore"] = lambda: botocore.unregister_initializer(clients.attach_to_session)
     boto3 = sys.modules.get("boto3")
     session = getattr(boto3, "DEFAULT_SESSION", None)
     if session is not None:
         clients.attach_to_session(session._session)
+
+
+def _hook_sdk(base_client: ModuleType) -> None:
+    name = base_client.__name__.partition(".")[0]
+    ours = import_module(f"agentops_monitoring.instrument.{name}")
+    _undo[name] = ours.patch(base_client)
+
+
+_HOOKS = {
+    "botocore": _hook_botocore,
+    "anthropic._base_client": _hook_sdk,
+    "openai._base_client": _hook_sdk,
+}

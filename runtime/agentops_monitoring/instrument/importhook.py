@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
 
 from agentops_monitoring.transport import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 _callbacks: dict[str, Callable[[ModuleType], None]] = {}
 
@@ -24,6 +27,11 @@ def cancel(name: str) -> None:
     """Forget a callback."""
     _callbacks.pop(name, None)
     _remove_when_idle()
+
+
+def not_hooked(name: str, error: Exception) -> None:
+    """Say that a module is left alone."""
+    say(f"{name.partition('.')[0]} is not instrumented: {type(error).__name__}")
 
 
 def _remove_when_idle() -> None:
@@ -75,4 +83,4 @@ class _Loader:
             try:
                 callback(module)
             except Exception as error:  # noqa: BLE001 - the agent's import must succeed
-                say(f"{module.__name__} is not instrumented: {type(error).__name__}")
+                not_hooked(module.__name__, error)

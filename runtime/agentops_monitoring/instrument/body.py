@@ -1,0 +1,215 @@
+"""Reads a response's body along with the agent: not a byte more, not a moment earlier."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any, Protocol
+
+See = Callable[[bytes], None]
+
+
+class Ended(Protocol):
+    """Called at a body's end."""
+
+    def __call__(self, *, complete: bool) -> None:
+        """Take note whether all of it was read."""
+
+
+_OVERRIDES = ("iter_bytes", "aiter_bytes", "close", "aclose")
+
+
+class Reader(Protocol):
+    """Learns from a body what it needs to know."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, before the agent has them."""
+
+    def end(self, *, complete: bool) -> None:
+        """Take note that no more bytes follow, since all were read or since nobody reads them."""
+
+
+def watch(response: Any, reader: Reader) -> None:
+    """Let a reader see what passes through `iter_bytes` of an httpx response that is not read yet.
+
+    All other ways to read its text lead through there. The response itself stays what it is, and gets its
+    own methods back at the end.
+    """
+    body = _Body(reader)
+    # Not the response itself: a cycle would leave it to the garbage collector to close a dropped one.
+    response_ref = weakref.ref(response)
+    methods = {name: getattr(type(response), name) for name in _OVERRIDES}
+
+    def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
+        return body.read(response_ref(), methods["iter_bytes"], chunk_size)
+
+    def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        return body.read_async(response_ref(), methods["aiter_bytes"], chunk_size)
+
+    def close() -> None:
+        body.closed(response_ref())
+        methods["close"](response_ref())
+
+    async def aclose() -> None:
+        body.closed(response_ref())
+        await methods["aclose"](response_ref())
+
+    for override in (iter_bytes, aiter_bytes, close, aclose):
+        setattr(response, override.__name__, override)
+
+
+class _Body:
+    def __init__(self, reader: Reader) -> None:
+        self._reader: Reader | None = reader
+        self._waiting = False
+
+    def read(
+        self, response: Any, method: Callable[[Any, int | None], Iterator[bytes]], chunk_size: int | None
+    ) -> Iterator[bytes]:
+        chunks = method(response, chunk_size)
+        complete = False
+        try:
+            while True:
+                self._waiting = True
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    complete = True
+                    return
+                finally:
+                    self._waiting = False
+                self._see(chunk)
+                yield chunk
+        finally:
+            self._end(response, complete)
+
+    async def read_async(
+        self, response: Any, method: Callable[[Any, int | None], AsyncIterator[bytes]], chunk_size: int | None
+    ) -> AsyncIterator[bytes]:
+        chunks = method(response, chunk_size)
+        complete = False
+        try:
+            while True:
+                self._waiting = True
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    complete = True
+                    return
+                finally:
+                    self._waiting = False
+                self._see(chunk)
+                yield chunk
+        finally:
+            self._end(response, complete)
+
+    def closed(self, response: Any) -> None:
+        # httpx closes a response when its last raw bytes are in, before it hands out what it decodes of them.
+        if not self._waiting:
+            self._end(response, False)
+
+    def _see(self, chunk: bytes) -> None:
+        if self._reader is not None:
+            with suppress(Exception):  # bytes of a shape nobody foresaw
+                self._reader.feed(chunk)
+
+    def _end(self, response: Any, complete: bool) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with suppress(Exception):
+                reader.end(complete=complete)
+        if response is not None:
+            for name in _OVERRIDES:
+                response.__dict__.pop(name, None)
+
+    def __del__(self) -> None:
+        self._end(None, False)
+
+
+MAX_KEPT = 32 * 1024 * 1024
+"""Bytes of a body, or of one of its lines, that are kept; a longer one is no answer of a model."""
+
+
+class Lines:
+    """Cuts a body into lines, and hands on those that are not empty."""
+
+    def __init__(self, see: See, ended: Ended) -> None:
+        self._see = see
+        self._ended = ended
+        self._rest = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._rest += chunk
+        if b"\n" not in chunk:
+            if len(self._rest) > MAX_KEPT:
+                self._rest.clear()
+            return
+        *lines, rest = bytes(self._rest).split(b"\n")
+        self._rest = bytearray(rest)
+        for line in lines:
+            if line:
+                self._see(line)
+
+    def end(self, *, complete: bool) -> None:
+        """Hand on a last line without an end."""
+        if complete and self._rest:
+            self._see(bytes(self._rest))
+        self._ended(complete=complete)
+
+
+class Frames:
+    """Cuts a body into the events of an AWS event stream, and hands on the model's own JSON in them."""
+
+    def __init__(self, see: See, ended: Ended) -> None:
+        from botocore.eventstream import EventStreamBuffer
+
+        self._buffer = EventStreamBuffer()
+        self._see = see
+        self._ended = ended
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._buffer.add_data(chunk)
+        for event in self._buffer:
+            payload = json.loads(event.payload)
+            if isinstance(payload.get("bytes"), str):
+                self._see(b64decode(payload["bytes"]))
+
+    def end(self, *, complete: bool) -> None:
+        """Hand on the end."""
+        self._ended(complete=complete)
+
+
+class Whole:
+    """Keeps a body, and hands it on when it is all there."""
+
+    def __init__(self, see: See, ended: Ended) -> None:
+        self._see = see
+        self._ended = ended
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._body += chunk
+        if len(self._body) > MAX_KEPT:
+            self._body.clear()
+
+    def end(self, *, complete: bool) -> None:
+        """Hand on the body."""
+        if complete and self._body:
+            self._see(bytes(self._body))
+        self._ended(complete=complete)
+
+
+def reader_for(response: Any, see_line: See, see_body: See, ended: Ended) -> Reader:
+    """Choose the reader for a response's content type."""
+    kind = response.headers.get("content-type", "")
+    if "amazon.eventstream" in kind:
+        return Frames(see_line, ended)
+    if "json" in kind and "jsonl" not in kind:
+        return Whole(see_body, ended)
+    return Lines(see_line, ended)

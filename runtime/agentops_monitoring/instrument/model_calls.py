@@ -1,0 +1,143 @@
+"""A model call that is seen by itself: from its request to its record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from os import register_at_fork
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agentops_monitoring import instrument, llm, trace
+from agentops_monitoring.trace import TraceContext
+
+if TYPE_CHECKING:
+    from agentops_monitoring.pricing import TokenUsage
+    from agentops_monitoring.responses import Reading
+
+NO_TOKENS = "the response names no tokens"
+HALF_READ = "the stream was not read to its end, where its tokens are"
+CANCELLED = "the call was cancelled before its answer, which names the tokens"
+
+UNNAMED = "unknown"
+
+
+class Call(NamedTuple):
+    """What is known of a call before its answer."""
+
+    model: str
+    started_ns: int
+    context: TraceContext
+    provider: str
+    region: str | None = None
+
+
+def begin(model: object, provider: str, region: object = None) -> Call:
+    """Note a call that starts now, in the context of the code that makes it."""
+    return Call(
+        model if isinstance(model, str) and model else UNNAMED,
+        time.monotonic_ns(),
+        trace.current(),
+        provider,
+        region if isinstance(region, str) and region else None,
+    )
+
+
+def record(
+    call: Call, response_id: str | None, usage: TokenUsage | None, problem: str | None, *, timed: bool = True
+) -> None:
+    """Write a call's usage; never raises.
+
+    Parameters
+    ----------
+    call
+        The call.
+    response_id
+        The provider's id of the answer.
+    usage
+        Its tokens, where they are known.
+    problem
+        Why they are not known, or not all of them: how many were generated is then left open.
+    timed
+        Whether the time since the call's start is how long the model took.
+    """
+    with suppress(Exception):  # also runs in __del__, at the interpreter's end
+        if usage is None and problem is None:
+            problem = NO_TOKENS
+        tokens: dict[str, int | None] = {name: None for name, _ in llm.TOKEN_FIELDS}
+        if usage is not None:
+            tokens = {name: getattr(usage, name) for name in tokens}
+            if problem:
+                tokens["output_tokens"] = None
+        llm.record_call(
+            instrument.monitor(),
+            model=call.model,
+            tokens=tokens,
+            tier="standard" if usage is None else usage.tier,
+            extra=() if usage is None else usage.extra,
+            region=call.region,
+            provider=call.provider,
+            response_id=response_id,
+            duration_ms=_since(call) if timed else None,
+            problems=[problem] if problem else [],
+            context=call.context,
+        )
+
+
+def record_kept(call: Call, reading: Reading, response_id: str | None) -> None:
+    """Write the usage of an answer that the provider keeps, unless it was fetched and counted before."""
+    if reading.usage is not None and response_id is not None and first_time(response_id):
+        named = call._replace(model=reading.model or call.model)
+        record(named, response_id, reading.usage, None, timed=False)
+
+
+def record_failure(call: Call, error: BaseException) -> None:
+    """Write a call that failed, as a span with an error: nobody bills it; never raises."""
+    with suppress(Exception):
+        from agentops_monitoring.event_types import SPAN
+
+        kind = type(error)
+        described: dict[str, Any] = {"type": f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"}
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            described["status_code"] = status
+        data = {
+            "name": f"chat {call.model}",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": call.model,
+            "gen_ai.provider.name": call.provider,
+            "duration_ms": _since(call),
+            "error": described,
+        }
+        instrument.monitor().emit(SPAN, data, context=call.context)
+
+
+def _since(call: Call) -> float:
+    return round((time.monotonic_ns() - call.started_ns) / 1_000_000, 3)
+
+
+_MAX_COUNTED = 100_000
+"""The results of the largest batch: https://platform.claude.com/docs/en/build-with-claude/batch-processing."""
+_counted: dict[int, None] = {}
+_counting = threading.Lock()
+
+
+def _renew() -> None:
+    # A fork may have copied the lock while another thread held it.
+    global _counting
+    _counting = threading.Lock()
+
+
+register_at_fork(after_in_child=_renew)
+
+
+def first_time(response_id: str) -> bool:
+    """Whether this process meets an answer for the first time, and note it."""
+    key = hash(response_id)
+    with _counting:
+        if key in _counted:
+            return False
+        _counted[key] = None
+        if len(_counted) > _MAX_COUNTED:
+            del _counted[next(iter(_counted))]
+    return True
