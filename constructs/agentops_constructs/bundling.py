@@ -27,8 +27,8 @@ PYTHON = "3.13"
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 EXPORT_REQUIREMENTS = Path(__file__).with_name("export-requirements.txt")
 MONITOR = "agentops_monitoring"
-# What only the plane's functions run; an agent's cold start should not carry it.
-PLANE_ONLY = frozenset({"analysis", "export", "functions", "ledger", "notify", "views"})
+# What only the plane's functions run, or nothing that is deployed; an agent's cold start should not carry it.
+PLANE_ONLY = frozenset({"analysis", "export", "functions", "ledger", "notify", "testing", "views"})
 _PLATFORMS = {
     "arm64": ("manylinux2014_aarch64", "manylinux_2_28_aarch64"),
     "x86_64": ("manylinux2014_x86_64", "manylinux_2_28_x86_64"),

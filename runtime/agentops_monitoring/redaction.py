@@ -66,15 +66,16 @@ _failures_said: set[type] = set()
 _inside: set[int] = set()
 
 
-def use(function: Callable[[str], str] | None) -> None:
+def use(function: Callable[[str], str] | None) -> Callable[[str], str] | None:
     """Pass every text of every event through a function of yours, keys included; None undoes it.
 
     It sees what the detectors of `AGENTOPS_REDACT` left, and is called where the event is recorded. A text
-    for which it raises, or returns no text, is hidden whole.
+    for which it raises, or returns no text, is hidden whole. Returns the function that was there.
     """
     global _own
-    _own = function
+    before, _own = _own, function
     _renew()
+    return before
 
 
 def configure() -> None:

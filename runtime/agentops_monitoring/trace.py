@@ -88,8 +88,9 @@ class TraceContext:
         self.request_fields = f'"request_id":{encode_text(request_id) if request_id else "null"}'
         self.outer: TraceContext | None = None
         """What was current when this one was entered."""
-        self.left = False
-        """Whether it ended where it cannot be undone: in another task, or before what was entered inside."""
+        self.left: bool | None = None
+        """Whether it ended where it cannot be undone: in another task, or before what was entered inside; None
+        until it is entered."""
         self._belong(user_id, session_id, tags)
 
     def _belong(self, user_id: str | None, session_id: str | None, tags: Mapping[str, object] | None) -> None:
@@ -111,7 +112,7 @@ class TraceContext:
         for name in TraceContext.__slots__:
             setattr(inner, name, getattr(self, name))
         inner.span_id = span_id
-        inner.left = False
+        inner.left = None
         return inner
 
     def of_workflow(self, workflow_id: str, *, started_ms: int | None = None) -> TraceContext:
@@ -168,11 +169,14 @@ def alone() -> bool:
 
 
 def enter(context: TraceContext) -> Token[TraceContext | None]:
-    """Make a context current, which no other scope has entered; hand the token and it to `leave`."""
+    """Make a context current, which no other scope is in; hand the token and it to `leave`."""
     outer = _current.get()
-    while outer is not None and outer.left:
-        outer = outer.outer
-    context.outer = outer
+    # The first time only: in what was entered inside it, it would become its own outer one.
+    if context.left is None:
+        while outer is not None and outer.left:
+            outer = outer.outer
+        context.outer = outer
+    context.left = False
     return _current.set(context)
 
 

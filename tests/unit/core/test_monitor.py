@@ -240,7 +240,7 @@ def test_a_workflow_of_any_name_has_one_trace(recorded: Any) -> None:
 
 
 def test_outside_the_wrapper_lambdas_own_trace_joins_events(
-    recorded: Any, monkeypatch: pytest.MonkeyPatch
+    in_lambda: None, recorded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monitor = AgentOpsMonitor("a")
     for root in ("1-5759e988-bd862e3fe1be46a994272793", "1-5759e988-bd862e3fe1be46a994272794"):
