@@ -4,94 +4,154 @@ from __future__ import annotations
 
 import atexit
 import os
-import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from queue import Empty, SimpleQueue
 
+from agentops_monitoring.outbox import Outbox
 from agentops_monitoring.settings import Settings
+from agentops_monitoring.spill import SpillFolder
 from agentops_monitoring.transport import STDOUT, Transport, say
 
-MAX_QUEUED = 10_000
-"""Events that wait at most."""
-MAX_BATCH = 500
-"""Events that are written together at most."""
 LINGER_SECONDS = 0.2
 """How long the worker waits for more events to go in the same batch."""
-ATTEMPT_SECONDS = 5.0
+ATTEMPT_SECONDS = 10.0
+BUDGET_SECONDS = 60.0
+"""How long what cannot be written is tried in a row, before it is left to `agentops-monitoring replay`."""
+AGAIN_SECONDS = 300.0
+"""How long until the worker looks at that itself."""
 EXIT_SECONDS = 5.0
 """How long the process waits at its end for what is still queued."""
 THROUGH_SECONDS = 2.0
 """How long an event in a Lambda function waits to be written."""
+INVOCATION_SECONDS = 5.0
+"""How long all events of one invocation wait together."""
 AFTER_FAILURE_SECONDS = 10.0
-"""How long events do not wait after one waited in vain."""
+"""How long events do not wait after they waited in vain, or for too long."""
 _MAX_PAUSE_SECONDS = 30.0
+_AWAITED_PAUSE_SECONDS = 0.2
 
-Write = Callable[[Sequence[str], float], None]
-"""Writes lines to the ledger by a deadline of the monotonic clock; raises when it could not. Idempotent."""
+Write = Callable[[Sequence[str], float], Sequence[str]]
+"""Writes lines to the ledger by a deadline of the monotonic clock; returns those that no ledger takes.
+
+Raises when it could not. Idempotent.
+"""
+
+
+class Hopeless(Exception):
+    """The ledger cannot be written until somebody changes something: a permission, a table, a region."""
 
 
 def direct_transport(settings: Settings) -> Transport:
     """Return the transport of a process whose settings say "direct"."""
-    worker = BackgroundWriter(_ledger_write(settings))
+    # In Lambda the lines are on stdout in any case.
+    folder = None if settings.in_lambda else SpillFolder.from_environment(settings.monitoring_table)
+    worker = BackgroundWriter(lambda: _connect(settings), lambda: Outbox(folder))
     os.register_at_fork(after_in_child=worker.renew)
     atexit.register(worker.close, EXIT_SECONDS)
     if settings.in_lambda:
         return WriteThrough(worker)
     _close_with_children(worker)
+    _close_on_sigterm(worker)
     return worker
 
 
+def _connect(settings: Settings) -> Write:
+    # boto3 and the ledger load with the first batch, in the worker's thread.
+    from agentops_monitoring.ledger.direct import line_writer
+
+    return line_writer(settings)
+
+
 def _close_with_children(worker: BackgroundWriter) -> None:
-    # Children of multiprocessing end without the handlers of atexit, and run only multiprocessing's own.
-    from multiprocessing import util
+    """Have children of multiprocessing write what they queued: they end without the handlers of atexit.
 
-    def close_here(worker: BackgroundWriter) -> None:
-        util.Finalize(None, worker.close, (EXIT_SECONDS,), exitpriority=0)
+    They run those of multiprocessing alone, or of Celery's copy of it.
+    """
+    attended: set[str] = set()
 
-    close_here(worker)
-    util.register_after_fork(worker, close_here)
+    def attend() -> None:
+        for name in ("multiprocessing.util", "billiard.util"):
+            util = sys.modules.get(name)
+            # Another thread may be importing it right now.
+            if name not in attended and hasattr(util, "register_after_fork") and hasattr(util, "Finalize"):
+                attended.add(name)
+
+                def close_here(worker: BackgroundWriter, util: object = util) -> None:
+                    util.Finalize(None, worker.close, (EXIT_SECONDS,), exitpriority=0)  # type: ignore[attr-defined]
+
+                close_here(worker)
+                util.register_after_fork(worker, close_here)  # type: ignore[union-attr]
+
+    attend()
+    os.register_at_fork(before=attend)
+
+
+def _close_on_sigterm(worker: BackgroundWriter) -> None:
+    """Write what is queued when SIGTERM would end the process; a handler of the agent's own comes first."""
+    import signal
+
+    def on_sigterm(number: int, _frame: object) -> None:
+        worker.close(EXIT_SECONDS)
+        # Where the agent set a handler since, and that calls the one before, the end is not ours to bring.
+        if signal.getsignal(number) is on_sigterm:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    # A handler that is there already ends the process its own way, and the end writes what is queued.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 class BackgroundWriter:
-    """Queues events and writes them in batches from a thread of its own.
+    """Writes events in batches from a thread of its own, while they are safe in an outbox.
 
-    A full queue drops the newest event and counts it: an agent must not wait for a table. What cannot be
-    written is tried again, with growing pauses, until the process ends.
+    An agent never waits for a table. What the ledger does not take is tried again with growing pauses; after
+    `BUDGET_SECONDS` the outbox's files are left for `agentops-monitoring replay`, and looked at again every
+    `AGAIN_SECONDS`.
 
     Parameters
     ----------
-    write
-        The way to the ledger.
-    max_queued
-        Events that wait at most.
+    connect
+        Returns the way to the ledger; called by the thread, and again after a fork.
+    new_outbox
+        Returns an empty outbox; called again after a fork.
     """
 
-    def __init__(self, write: Write, *, max_queued: int = MAX_QUEUED) -> None:
-        self._write = write
-        self._max_queued = max_queued
-        self.lost = 0
-        """Events dropped since the queue was full, or the process ended."""
+    def __init__(self, connect: Callable[[], Write], new_outbox: Callable[[], Outbox] = Outbox) -> None:
+        self._connect = connect
+        self._new_outbox = new_outbox
         self.renew()
 
     def renew(self) -> None:
-        """Start over with an empty queue, as a forked child must: the parent writes what it had queued."""
-        self._queue: queue.Queue[Sequence[str]] = queue.Queue(self._max_queued)
-        self._starting = threading.Lock()
+        """Start over with nothing queued, as a forked child must: the parent writes what it had queued."""
+        self._outbox = self._new_outbox()
+        # A connection is not for two processes either.
+        self._write: Write | None = None
         self._thread: threading.Thread | None = None
-        self._awaited = threading.Event()
-        self._waits = 0
+        self._starting = threading.Lock()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._woken = False
+        self._waiting: list[SimpleQueue[bool]] = []
+        self._failures = 0
+        self._failing_since = 0.0
         self._exit_seconds = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Events that found no room, or were in memory when the process ended."""
+        return self._outbox.lost
 
     def write(self, lines: Sequence[str]) -> None:
         """Queue the lines of one event."""
-        try:
-            self._queue.put_nowait(lines)
-        except queue.Full:
-            self.lost += 1
-            if self.lost == 1:
-                say("the queue is full, events are dropped")
-            return
+        self._outbox.put(lines)
+        if not self._woken:
+            self._woken = True
+            self._wake.put(None)
         if self._thread is None:
             self._start()
         # No later end will wait for what an exit handler records.
@@ -100,16 +160,20 @@ class BackgroundWriter:
 
     def wait(self, seconds: float) -> bool:
         """Wait for all that is queued to be written; returns whether it is."""
-        waiting = self._queue
-        with waiting.all_tasks_done:
-            self._waits += 1
-            self._awaited.set()
-            try:
-                return waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, seconds)
-            finally:
-                self._waits -= 1
-                if not self._waits:
-                    self._awaited.clear()
+        if not self._outbox:
+            return True
+        # Neither here nor in `write` is a lock that a signal's handler could find taken by its own thread.
+        answer: SimpleQueue[bool] = SimpleQueue()
+        self._waiting.append(answer)
+        self._wake.put(None)
+        try:
+            if self._thread is None and not self._start():
+                self._round()  # no more threads, as while the interpreter ends
+            return answer.get(timeout=seconds)
+        except Empty:
+            return False
+        finally:
+            self._waiting.remove(answer)
 
     def close(self, seconds: float) -> None:
         """Write what is queued at the process's end, and say what could not be written in that time.
@@ -117,45 +181,85 @@ class BackgroundWriter:
         From then on each event is waited for, until one waits in vain.
         """
         self._exit_seconds = seconds
-        if not self.wait(seconds):
+        written = self.wait(seconds)
+        rest = self._outbox.close(written=written)
+        if not written:
             self._exit_seconds = 0.0
-            self.lost += self._queue.unfinished_tasks
-            say(f"{self._queue.unfinished_tasks} events were not written within {seconds:g} s")
+            if rest:
+                say(f"events could not be written within {seconds:g} s: {rest}")
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="agentops-writer", daemon=True)
-                try:
+    def _start(self) -> bool:
+        # Not blocking: a handler may have interrupted the very start.
+        if self._starting.acquire(blocking=False):
+            try:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="agentops-writer", daemon=True)
                     thread.start()
-                except RuntimeError:  # no more threads, as while the interpreter ends
-                    return
-                self._thread = thread
+                    self._thread = thread
+            except RuntimeError:
+                return False
+            finally:
+                self._starting.release()
+        return True
 
     def _run(self) -> None:
-        waiting = self._queue
+        pause = 0.0
         while True:
-            batch = [waiting.get()]
-            self._awaited.wait(LINGER_SECONDS)
-            while len(batch) < MAX_BATCH and not waiting.empty():
-                batch.append(waiting.get())
-            self._write_out([line for lines in batch for line in lines])
-            for _ in batch:
-                waiting.task_done()
+            self._rest(pause)
+            pause = self._round()
 
-    def _write_out(self, lines: Sequence[str]) -> None:
-        pause = 0.1
-        while True:
-            try:
-                self._write(lines, time.monotonic() + ATTEMPT_SECONDS)
-            except Exception as error:  # noqa: BLE001 - a table that throttles, credentials that expired
-                if pause == 0.1:
-                    say(f"events wait to be written: {type(error).__name__}: {error}")
-                if self._awaited.wait(pause):
-                    time.sleep(0.1)
-                pause = min(pause * 2, _MAX_PAUSE_SECONDS)
-            else:
-                return
+    def _rest(self, pause: float) -> None:
+        if not pause:
+            self._wake.get()
+            pause = LINGER_SECONDS
+        until = time.monotonic() + pause
+        while not self._waiting and (left := until - time.monotonic()) > 0:
+            with suppress(Empty):
+                self._wake.get(timeout=left)
+        if self._failures and self._waiting:
+            time.sleep(min(pause, _AWAITED_PAUSE_SECONDS))
+
+    def _round(self) -> float:
+        """Write all that there is; returns for how long to pause, or 0 to wait for more."""
+        self._woken = False
+        waiting = self._waiting[:]
+        try:
+            if self._write is None:
+                self._write = self._connect()
+            with closing(self._outbox.batches()) as batches:
+                for lines in batches:
+                    refused = self._write(lines, time.monotonic() + ATTEMPT_SECONDS)
+                    if refused:
+                        self._outbox.refuse(refused)
+        except Exception as error:  # noqa: BLE001 - a table that throttles, credentials that expired
+            pause, given_up = self._failed(error)
+            if given_up:
+                for answer in waiting:
+                    answer.put(False)
+            return pause
+        self._failures = 0
+        self._outbox.tidy()
+        for answer in waiting:
+            answer.put(True)
+        return 0.0
+
+    def _failed(self, error: Exception) -> tuple[float, bool]:
+        """Return for how long to pause, and whether the files are left to others."""
+        from random import random
+
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
+        self._failures += 1
+        hopeless = isinstance(error, Hopeless)
+        reason = str(error) if hopeless else f"{type(error).__name__}: {error}"
+        if not hopeless and now - self._failing_since < BUDGET_SECONDS:
+            self._outbox.say_once("waits", f"events wait to be written: {reason}")
+            # By chance, so that processes that failed together do not come back together.
+            return max(0.05, random() * min(_MAX_PAUSE_SECONDS, 0.1 * 2**self._failures)), False  # noqa: S311
+        whereabouts = self._outbox.leave()
+        self._outbox.say_once("left", f"events are not written: {reason}; {whereabouts}")
+        return AGAIN_SECONDS * (0.5 + random()), True  # noqa: S311
 
 
 class WriteThrough:
@@ -170,32 +274,41 @@ class WriteThrough:
         Writes to the ledger.
     seconds
         How long an event waits.
+    invocation_seconds
+        How long all events of an invocation wait together.
     """
 
-    def __init__(self, worker: BackgroundWriter, *, seconds: float = THROUGH_SECONDS) -> None:
+    def __init__(
+        self,
+        worker: BackgroundWriter,
+        *,
+        seconds: float = THROUGH_SECONDS,
+        invocation_seconds: float = INVOCATION_SECONDS,
+    ) -> None:
         self._worker = worker
         self._seconds = seconds
+        self._invocation_seconds = invocation_seconds
+        self._invocation = ""
+        self._waited = 0.0
         self._patient_from = 0.0
 
     def write(self, lines: Sequence[str]) -> None:
         """Print and queue the lines of one event, and wait for them."""
         STDOUT.write(lines)
         self._worker.write(lines)
-        # A table that is out of reach shall not cost the agent the whole time for each of its events.
-        if time.monotonic() >= self._patient_from and not self._worker.wait(self._seconds):
-            self._patient_from = time.monotonic() + AFTER_FAILURE_SECONDS
-
-
-def _ledger_write(settings: Settings) -> Write:
-    """Return the way to the ledger; boto3 and the ledger load with the first batch, not with the agent."""
-    write: Write | None = None
-
-    def through(lines: Sequence[str], deadline: float) -> None:
-        nonlocal write
-        if write is None:
-            from agentops_monitoring.ledger.direct import line_writer
-
-            write = line_writer(settings)
-        write(lines, deadline)
-
-    return through
+        began = time.monotonic()
+        if began < self._patient_from:
+            return
+        # The runtime client sets it anew for each invocation.
+        invocation = os.environ.get("_X_AMZN_TRACE_ID", "")
+        if invocation != self._invocation:
+            self._invocation, self._waited = invocation, 0.0
+        # A table that is slow or out of reach shall not cost the agent that time for each of its events.
+        left = self._invocation_seconds - self._waited
+        written = left > 0 and self._worker.wait(min(self._seconds, left))
+        now = time.monotonic()
+        self._waited += now - began
+        if not written:
+            self._patient_from = now + AFTER_FAILURE_SECONDS
+            if not invocation:
+                self._waited = 0.0

@@ -14,6 +14,7 @@ from moto import mock_aws
 
 from agentops_monitoring import AgentOpsMonitor, direct, settings, transport
 from agentops_monitoring.direct import BackgroundWriter, WriteThrough
+from agentops_monitoring.outbox import MAX_BATCH, Outbox
 
 from .conftest import read_events
 
@@ -27,27 +28,33 @@ class Ledger:
         self.failures = failures
         self.seconds = seconds
 
-    def __call__(self, lines: Sequence[str], deadline: float) -> None:
+    def __call__(self) -> direct.Write:
+        """Connect, as a worker does."""
+        return self.write
+
+    def write(self, lines: Sequence[str], deadline: float) -> Sequence[str]:
         time.sleep(self.seconds)
         if self.failures:
             self.failures -= 1
             raise ConnectionError("out of reach")
         self.batches += 1
         self.lines += lines
+        return ()
 
 
-def types_written(code: str) -> list[str]:
+def types_written(code: str, folder: Path) -> list[str]:
     """Run code in a process of its own, and return the types of the events that it wrote, sorted."""
     runtime = Path(__file__).parents[3] / "runtime"
     answer = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"]},
+        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"], "AGENTOPS_SPILL_DIR": str(folder)},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
     assert answer.stderr == ""
+    assert list(folder.iterdir()) == []
     return sorted(event["type"] for event in read_events(answer.stdout))
 
 
@@ -97,12 +104,12 @@ def test_failures_are_tried_again_and_said_once(capsys: pytest.CaptureFixture[st
 
 
 def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
-    worker = BackgroundWriter(Ledger(seconds=60), max_queued=10)
+    worker = BackgroundWriter(Ledger(seconds=60), lambda: Outbox(max_queued=10))
     began = time.monotonic()
     for index in range(100):
         worker.write([f"{index}\n"])
     assert time.monotonic() - began < 1
-    assert worker.lost >= 100 - 10 - direct.MAX_BATCH
+    assert worker.lost >= 100 - 10 - MAX_BATCH
     assert worker.lost > 0
 
 
@@ -134,11 +141,12 @@ def test_in_lambda_the_wait_is_bounded_and_what_failed_goes_with_a_later_event(
     assert ledger.lines == [*(f"{index}\n" for index in range(20)), "last\n"]
 
 
-def test_a_process_writes_what_is_queued_at_its_end() -> None:
+def test_a_process_writes_what_is_queued_at_its_end(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\nfrom agentops_monitoring import AgentOpsMonitor, direct\n"
-        "def write(lines, deadline): time.sleep(0.05); sys.stdout.writelines(lines); sys.stdout.flush()\n"
-        "direct._ledger_write = lambda settings: write\n"
+        "def write(lines, deadline):\n"
+        "    time.sleep(0.05); sys.stdout.writelines(lines); sys.stdout.flush(); return ()\n"
+        "direct._connect = lambda settings: write\n"
         "monitor = AgentOpsMonitor('a')\n"
         "for _ in range(10): monitor.record_event('test_passed')\n"
         "child = os.fork()\n"
@@ -147,7 +155,7 @@ def test_a_process_writes_what_is_queued_at_its_end() -> None:
         "os.waitpid(child, 0)\n"
         "monitor.record_event('issue_detected')\n"
     )
-    kinds = types_written(code)
+    kinds = types_written(code, tmp_path)
     assert kinds == ["issue_detected", "test_failed"] + ["test_passed"] * 10
 
 
@@ -197,7 +205,7 @@ def test_a_writer_whose_complaints_nobody_hears_goes_on(
     stderr: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger = Ledger(failures=1)
-    worker = BackgroundWriter(ledger, max_queued=1)
+    worker = BackgroundWriter(ledger, lambda: Outbox(max_queued=1))
     monkeypatch.setattr(sys, "stderr", stderr)
     worker.write(["1\n"])
     for _ in range(10):
@@ -208,39 +216,21 @@ def test_a_writer_whose_complaints_nobody_hears_goes_on(
     assert capsys.readouterr().out == ""
 
 
-def test_one_wait_that_ends_does_not_slow_another_down() -> None:
-    ledger = Ledger(seconds=0.05)
-    worker = BackgroundWriter(ledger)
-    worker.write(["1\n"])
-    waits = [threading.Thread(target=worker.wait, args=(seconds,)) for seconds in (0.001, 5)]
-    for thread in waits:
-        thread.start()
-    waits[0].join()
-    began = time.monotonic()
-    # With somebody waiting the writer does not linger for company.
-    for index in range(5):
-        worker.write([f"{index}\n"])
-        time.sleep(0.06)
-    waits[1].join()
-    assert worker.wait(0)
-    assert time.monotonic() - began < 5 * 0.06 + direct.LINGER_SECONDS
-
-
 _AT_EXIT = """
 import atexit, sys, time
 from agentops_monitoring import AgentOpsMonitor, direct
 monitor = AgentOpsMonitor('a')
 atexit.register(monitor.record_event, 'test_failed')
-def write(lines, deadline): time.sleep(0.05); sys.stdout.writelines(lines); sys.stdout.flush()
-direct._ledger_write = lambda settings: write
+def write(lines, deadline): time.sleep(0.05); sys.stdout.writelines(lines); sys.stdout.flush(); return ()
+direct._connect = lambda settings: write
 monitor.record_event('test_passed')
 """
 
 _IN_CHILDREN = """
 import multiprocessing, os, sys, time
 from agentops_monitoring import AgentOpsMonitor, direct
-def write(lines, deadline): time.sleep(0.05); os.write(1, ''.join(lines).encode())
-direct._ledger_write = lambda settings: write
+def write(lines, deadline): time.sleep(0.05); os.write(1, ''.join(lines).encode()); return ()
+direct._connect = lambda settings: write
 monitor = AgentOpsMonitor('a')
 if __name__ == '__main__':
     monitor.record_event('test_passed')
@@ -256,8 +246,8 @@ if __name__ == '__main__':
     [(_AT_EXIT, ["test_failed", "test_passed"]), (_IN_CHILDREN, ["test_failed"] * 3 + ["test_passed"])],
     ids=["recorded by an exit handler", "children of multiprocessing"],
 )
-def test_what_is_recorded_last_of_all_is_written_too(code: str, expected: list[str]) -> None:
-    assert types_written(code) == expected
+def test_what_is_recorded_last_of_all_is_written_too(code: str, expected: list[str], tmp_path: Path) -> None:
+    assert types_written(code, tmp_path) == expected
 
 
 def test_the_end_of_a_process_is_not_held_up_for_longer_than_its_bound(
@@ -270,4 +260,4 @@ def test_the_end_of_a_process_is_not_held_up_for_longer_than_its_bound(
     for index in range(10):
         worker.write([f"{index}\n"])
     assert time.monotonic() - began < 0.5
-    assert "not written within 0.2 s" in capsys.readouterr().err
+    assert "could not be written within 0.2 s" in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""The command `agentops-monitoring`. A subcommand loads what it needs when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentops_monitoring import settings
+from agentops_monitoring.spill import SUFFIX, SpillFolder
+
+if TYPE_CHECKING:
+    from agentops_monitoring.ledger.direct import Replayed
+
+DONE, NOT_ALL, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Parameters
+    ----------
+    arguments
+        Those of the process when left out.
+    """
+    parser = argparse.ArgumentParser(
+        prog="agentops-monitoring", description="Monitoring for autonomous agents."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_replay(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        print(
+            "interrupted: what is written is written, and running it again changes nothing", file=sys.stderr
+        )
+        return INTERRUPTED
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="write to the ledger what agents left in files",
+        description="Write to the ledger what agents could not, from the files that they left. What is in "
+        "the ledger already does not count twice. The tables are those that MONITORING_TABLE_NAME, "
+        "DECISIONS_TABLE_NAME and LEDGER_TABLE_NAME name.",
+        epilog="Exit code 0: all is in the ledger. 1: something is left. 2: wrong usage.",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="files, or folders with files for these tables (default: AGENTOPS_SPILL_DIR)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what there is, and write nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from agentops_monitoring.direct import Hopeless
+    from agentops_monitoring.ledger import direct
+
+    configured = settings.load()
+    table = configured.monitoring_table
+    folder = SpillFolder.from_environment(table)
+    paths = parsed.paths or ([folder.path] if folder else [])
+    missing = [path for path in parsed.paths if not os.path.exists(path)]
+    if missing or not paths:
+        print(f"no such file or folder: {', '.join(missing)}" if missing else "name a PATH", file=sys.stderr)
+        return USAGE
+    files: list[str] = []
+    others = 0
+    for path in paths:
+        if os.path.isdir(path):
+            found = SpillFolder(path, table).files()
+            others += sum(name.endswith(SUFFIX) for name in os.listdir(path)) - len(found)
+            files += found
+        else:
+            files.append(path)
+    done: list[Replayed] = []
+    try:
+        writer = None if parsed.dry_run or not files else direct.ledger_writer(configured)
+    except Hopeless as error:
+        print(f"the ledger is out of reach: {error}", file=sys.stderr)
+        return NOT_ALL
+    for path in files:
+        done.append(direct.replay(path, writer))
+        if done[-1].state == "failed" and writer is not None:
+            break  # the next one would meet the same
+    untried = len(files) - len(done)
+    left = untried + sum(each.state in ("kept", "failed") for each in done)
+    if parsed.json:
+        document = {"table": table, "files": [each._asdict() for each in done], "untried": untried}
+        print(json.dumps({**document, "of_other_tables": others}, indent=2))
+    else:
+        _print_table(table, done, untried, others)
+    return NOT_ALL if left else DONE
+
+
+def _print_table(table: str, done: Sequence[Replayed], untried: int, others: int) -> None:
+    if done:
+        width = max(len(os.path.basename(each.path)) for each in done)
+        print(f"{'file':{width}}  {'state':8} {'events':>8} {'known':>8} {'refused':>8}")
+        for each in done:
+            name = os.path.basename(each.path)
+            print(
+                f"{name:{width}}  {each.state:8} {each.events:8,} {each.duplicates:8,} {each.refused:8,}"
+                + ("  last line torn" if each.torn else "")
+                + (f"  {each.reason}" if each.reason else "")
+            )
+    events = sum(each.events for each in done)
+    print(f"{events:,} events from {len(done)} files, for {table}" if done else f"nothing waits for {table}")
+    if untried:
+        print(f"{untried} files were not tried")
+    if others > 0:
+        print(f"{others} files are for other tables")

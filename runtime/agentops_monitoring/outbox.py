@@ -1,0 +1,231 @@
+"""What waits to be written to the ledger: in files, and in memory where no file can be written."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from itertools import islice
+
+from agentops_monitoring.spill import SpillFile, SpillFolder
+from agentops_monitoring.transport import say
+
+MAX_QUEUED, MAX_QUEUED_BYTES = 10_000, 32_000_000
+"""Events, and bytes of them, that wait in memory at most."""
+MAX_BATCH = 500
+"""Lines that are written together at most."""
+_NO_FILE_SECONDS = 5.0
+
+
+class Outbox:
+    """Takes events from any thread and signal handler; one other thread, the worker, writes them out.
+
+    Where no file can be written, events wait in memory, and when that is full the newest are lost: said and
+    counted.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; None for memory only.
+    max_queued, max_queued_bytes
+        Events and their bytes that wait in memory at most.
+    """
+
+    def __init__(
+        self,
+        folder: SpillFolder | None = None,
+        *,
+        max_queued: int = MAX_QUEUED,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        self._folder = folder
+        self._max_queued = max_queued
+        self._max_queued_bytes = max_queued_bytes
+        self.lost = 0
+        """Events that found no room, and lines that found no place at all."""
+        # Re-entrant, for a signal's handler may record while its own thread writes. The worker only ever
+        # tries to take it, since such a handler may wait for the worker.
+        self._lock = threading.RLock()
+        self._live: SpillFile | None = None
+        self._full: deque[SpillFile] = deque()
+        self._done: list[SpillFile] = []
+        self._left: list[str] = []
+        self._refused: SpillFile | None = None
+        self._memory: deque[bytes] = deque()
+        # Each is changed on one side only: what came in, and what went out.
+        self._bytes_in = self._bytes_out = 0
+        self._no_file_until = 0.0
+        self._said: set[str] = set()
+
+    # What an agent's threads do.
+
+    def put(self, lines: Sequence[str]) -> None:
+        """Take the lines of one event."""
+        data = "".join(lines).encode("utf-8", "backslashreplace")
+        with self._lock:
+            if not self._to_file(data):
+                self._to_memory(data)
+
+    def _to_file(self, data: bytes) -> bool:
+        live = self._live
+        if live is not None and live.room <= 0:
+            self._seal()
+            live = None
+        if live is None:
+            live = self._new_file()
+            if live is None:
+                return False
+        if live.append(data):
+            return True
+        # What is there of it is torn, and nothing must stand behind that.
+        self._seal()
+        self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
+        self.say_once("file", f"{live.path} takes no more: events wait in memory")
+        return False
+
+    def _new_file(self) -> SpillFile | None:
+        if self._folder is None or time.monotonic() < self._no_file_until:
+            return None
+        try:
+            self._live = self._folder.new()
+        except OSError as error:
+            self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
+            self.say_once("file", f"events wait in memory, for no file can be written: {error}")
+            return None
+        return self._live
+
+    def _seal(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            self._full.append(live)
+
+    def _to_memory(self, data: bytes) -> None:
+        queued = self._bytes_in - self._bytes_out
+        if len(self._memory) >= self._max_queued or queued + len(data) > self._max_queued_bytes:
+            self.lost += 1
+            self.say_once("lost", "the queue is full, events are lost")
+            return
+        self._bytes_in += len(data)
+        self._memory.append(data)
+
+    def _from_memory_to_file(self) -> None:
+        while self._memory and self._to_file(self._memory[0]):
+            self._bytes_out += len(self._memory.popleft())
+
+    # What the worker does.
+
+    def batches(self) -> Generator[list[str], None, None]:
+        """Return all lines there are, in batches; each is done with when the next one is asked for."""
+        while True:
+            live = self._live
+            while self._full:
+                yield from _batches(self._full[0])
+                self._discard(self._full.popleft())
+            if live is not None:
+                yield from _batches(live)
+            if not self._full and self._live is live:
+                break
+        while self._memory:
+            some = list(islice(self._memory, MAX_BATCH))
+            yield _texts([line for data in some for line in data.splitlines(keepends=True)])
+            for data in some:
+                self._memory.popleft()
+                self._bytes_out += len(data)
+        while self._left:
+            file = SpillFile.open(self._left[-1])
+            if file is not None:
+                try:
+                    yield from _batches(file)
+                    file.delete()
+                finally:
+                    file.release()
+            self._left.pop()
+
+    def tidy(self) -> None:
+        """Close what is done with, and empty the live file, unless somebody is about to write there."""
+        self._said.clear()
+        if self._lock.acquire(blocking=False):
+            try:
+                while self._done:
+                    self._done.pop().release()
+                if self._live is not None and self._live.offset and not self._live.left:
+                    self._live.clear()
+            finally:
+                self._lock.release()
+
+    def leave(self) -> str:
+        """Let go of the files, for `agentops-monitoring replay` to take; returns where all is."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._from_memory_to_file()
+                self._seal()
+                while self._full:
+                    file = self._full.popleft()
+                    self._left.append(file.path)
+                    file.release()
+            finally:
+                self._lock.release()
+        return self._whereabouts()
+
+    def refuse(self, lines: Sequence[str]) -> None:
+        """Keep lines that the ledger never takes in a file of their own."""
+        data = "".join(lines).encode("utf-8", "backslashreplace")
+        try:
+            if self._folder is not None:
+                self._refused = self._refused or self._folder.new()
+                if self._refused.append(data):
+                    return
+        except OSError:
+            pass
+        self.lost += len(lines)
+
+    def _discard(self, file: SpillFile) -> None:
+        # Closed later, when nobody is about to append to it.
+        file.delete()
+        self._done.append(file)
+
+    # What the process's end does, and whoever waits for it.
+
+    def __bool__(self) -> bool:
+        with self._lock:
+            live = self._live
+            return bool(self._full or self._memory or self._left or (live is not None and live.left))
+
+    def close(self, *, written: bool) -> str:
+        """Leave no empty file behind; else say what becomes of the rest."""
+        with self._lock:
+            if written:
+                # Not closed: the worker may be about to look into it.
+                if self._live is not None and not self._live.left:
+                    self._live.delete()
+                    self._done.append(self._live)
+                    self._live = None
+                return ""
+            self._from_memory_to_file()
+            lost = len(self._memory)
+            self.lost += lost
+            gone = f"{lost} events are lost" if lost else ""
+            files = self._folder is not None and (self._live or self._full or self._left)
+            return "; ".join(filter(None, (gone, self._whereabouts() if files else "")))
+
+    def _whereabouts(self) -> str:
+        if self._folder is None:
+            return "they wait in memory"
+        return f"they are in {self._folder.path}, for `agentops-monitoring replay`"
+
+    def say_once(self, subject: str, text: str) -> None:
+        """Say it once until all is well again."""
+        if subject not in self._said:
+            self._said.add(subject)
+            say(text)
+
+
+def _batches(file: SpillFile) -> Iterator[list[str]]:
+    while lines := file.read(MAX_BATCH):
+        yield _texts(lines)
+        file.offset += sum(map(len, lines))
+
+
+def _texts(lines: Sequence[bytes]) -> list[str]:
+    return [line.decode("utf-8", "replace") for line in lines]
