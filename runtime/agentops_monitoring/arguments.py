@@ -117,7 +117,7 @@ def _wrong_in(step: object) -> str | None:
         except Exception as error:  # noqa: BLE001 - a mapping of the caller's own
             return f"cannot be read: {type(error).__name__}"
         if given is not None and not is_text(given):
-            return f"has a {name} that is no text but {type(given).__name__}"
+            return f"has as {name} no text but {type(given).__name__}"
     return None
 
 
