@@ -103,7 +103,8 @@ class ModelAnswer(Answer):
         self.reading = responses.read_response(result)
 
     def refused(self, error: BaseException) -> None:
-        model_calls.record_failure(self.call, error)
+        status = getattr(error, "status_code", None)
+        model_calls.record_failure(self.call, model_calls.name_of(error), status)
 
     def finish(self, problem: str | None) -> None:
         reading = Reading(None, None, None)

@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from agentops_monitoring import instrument, llm, responses, trace
-from agentops_monitoring.trace import TraceContext
+from agentops_monitoring import instrument, responses
+from agentops_monitoring.instrument import model_calls
 
 if TYPE_CHECKING:
-    from agentops_monitoring.pricing import TokenUsage
+    from agentops_monitoring.instrument.model_calls import Call
 
 _KEY = "agentops_call"
-_TOKENS = tuple(name for name, _ in llm.TOKEN_FIELDS)
 _STREAMS = {"ConverseStream": "stream", "InvokeModelWithResponseStream": "body"}
-
-
-class _Call(NamedTuple):
-    model: str
-    started_ns: int
-    context: TraceContext
-    region: str | None
 
 
 def before_call(params: Any, context: Any, **_: Any) -> None:
     """Note the model and the time, before botocore serializes the parameters."""
     if instrument.active():
-        model = params.get("modelId")
-        context[_KEY] = _Call(
-            model if isinstance(model, str) else "unknown",
-            time.monotonic_ns(),
-            trace.current(),
-            context.get("client_region"),
-        )
+        context[_KEY] = model_calls.begin(params.get("modelId"), "aws.bedrock", context.get("client_region"))
+
+
+def after_failure(exception: Any, context: Any, **_: Any) -> None:
+    """Record a call that got no answer."""
+    call = context.pop(_KEY, None)
+    if call is not None:
+        model_calls.record_failure(call, model_calls.name_of(exception))
 
 
 def after_call(http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
     """Record the call, or arrange for it once its stream has been read."""
     call = context.pop(_KEY, None)
-    if call is None or http_response.status_code >= 300:
+    if call is None:
+        return
+    if http_response.status_code >= 300:
+        with suppress(Exception):
+            model_calls.record_failure(call, parsed["Error"]["Code"], http_response.status_code)
         return
     # Outside the guard below: a connection that breaks here would have broken in the agent's own read().
     raw = _take_body(parsed) if model.name == "InvokeModel" else b""
@@ -61,7 +57,7 @@ def after_call(http_response: Any, parsed: Any, model: Any, context: Any, **_: A
                 body = _json_object(raw)
                 response_id = body.get("id") or response_id
                 usage = responses.body_usage(body, metadata.get("HTTPHeaders", {}))
-        _record(call, response_id, usage)
+        model_calls.record(call, response_id, usage, None)
 
 
 def _take_body(parsed: Any) -> bytes:
@@ -90,12 +86,11 @@ class RecordedStream:
         What is known so far.
     """
 
-    def __init__(self, stream: Any, call: _Call, response_id: str | None) -> None:
+    def __init__(self, stream: Any, call: Call, response_id: str | None) -> None:
         self._stream = stream
-        self._call: _Call | None = call
+        self._call: Call | None = call
         self._response_id = response_id
-        self._seen: dict[str, Any] = {}
-        self._usage: TokenUsage | None = None
+        self._reader = responses.StreamReader()
 
     def __iter__(self) -> Iterator[Any]:
         with self._reading():
@@ -108,11 +103,11 @@ class RecordedStream:
 
     def close(self) -> Any:
         """Close the stream; what was not read is not known."""
-        self._finish()
+        self._finish(model_calls.HALF_READ)
         return self._stream.close()
 
     def __del__(self) -> None:
-        self._finish()
+        self._finish(model_calls.HALF_READ)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -121,39 +116,29 @@ class RecordedStream:
         except GeneratorExit:  # the agent left its loop, and may read on in another
             raise
         except BaseException:
-            self._finish()
+            self._finish(model_calls.HALF_READ)
             raise
-        self._finish()
+        self._finish(None)
 
-    def _see(self, event: Any) -> None:
+    def _see(self, event: Mapping[str, Any]) -> None:
         with suppress(Exception):  # an event of a shape nobody foresaw
-            if self._completed_by(event):
+            if "chunk" in event:
+                piece = event["chunk"].get("bytes", b"")
+                if b'"usage"' not in piece and b"invocationMetrics" not in piece:
+                    return
+                event = _json_object(piece)
+            if self._reader.see(event):
                 # Before the agent has the event, since it may report the call when it sees the tokens.
-                self._finish()
+                self._finish(None)
 
-    def _completed_by(self, event: Mapping[str, Any]) -> bool:
-        metadata = event.get("metadata")
-        if metadata is not None:
-            self._usage = responses.converse_usage(metadata)
-            return True
-        piece = event.get("chunk", {}).get("bytes", b"")
-        if b'"usage"' in piece or b"invocationMetrics" in piece:
-            body = _json_object(piece)
-            message = body.get("message", {})
-            self._response_id = message.get("id") or self._response_id
-            # The later figures are running totals.
-            for found in (message.get("usage"), body.get("usage")):
-                self._seen.setdefault("usage", {}).update(found or {})
-            if body.get("amazon-bedrock-invocationMetrics"):
-                self._seen["amazon-bedrock-invocationMetrics"] = body["amazon-bedrock-invocationMetrics"]
-            self._usage = responses.body_usage(self._seen, {})
-        return "amazon-bedrock-invocationMetrics" in self._seen
-
-    def _finish(self) -> None:
+    def _finish(self, problem: str | None) -> None:
         call, self._call = self._call, None
-        if call is not None:
-            with suppress(Exception):  # also runs in __del__, at the interpreter's end
-                _record(call, self._response_id, self._usage)
+        if call is None:
+            return
+        reading = responses.Reading(None, None, None)
+        with suppress(Exception):  # figures of a shape nobody foresaw: a call without a price
+            reading = self._reader.reading
+        model_calls.record(call, reading.response_id or self._response_id, reading.usage, problem)
 
 
 class RecordedAsyncStream(RecordedStream):
@@ -166,24 +151,6 @@ class RecordedAsyncStream(RecordedStream):
             async for event in self._stream:
                 self._see(event)
                 yield event
-
-
-def _record(call: _Call, response_id: str | None, usage: TokenUsage | None) -> None:
-    llm.record_call(
-        instrument.monitor(),
-        model=call.model,
-        tokens=dict.fromkeys(_TOKENS) if usage is None else {name: getattr(usage, name) for name in _TOKENS},
-        tier="standard" if usage is None else usage.tier,
-        region=call.region,
-        provider="aws.bedrock",
-        response_id=response_id,
-        duration_ms=round((time.monotonic_ns() - call.started_ns) / 1_000_000, 3),
-        source="auto",
-        problems=["the response names no tokens, or its stream was not read to the end"]
-        if usage is None
-        else [],
-        context=call.context,
-    )
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ _MODEL_HOOKS = tuple(
     for hook in (
         (f"before-parameter-build.bedrock-runtime.{operation}", bedrock.before_call),
         (f"after-call.bedrock-runtime.{operation}", bedrock.after_call),
+        (f"after-call-error.bedrock-runtime.{operation}", bedrock.after_failure),
     )
 )
 _MESSAGE_HOOKS = (

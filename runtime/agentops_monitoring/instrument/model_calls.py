@@ -91,16 +91,14 @@ def record_kept(call: Call, reading: Reading, response_id: str | None) -> None:
         record(named, response_id, reading.usage, None, timed=False)
 
 
-def record_failure(call: Call, error: BaseException) -> None:
+def record_failure(call: Call, error: str, status_code: object = None) -> None:
     """Write a call that failed, as a span with an error: nobody bills it; never raises."""
     with suppress(Exception):
         from agentops_monitoring.event_types import SPAN
 
-        kind = type(error)
-        described: dict[str, Any] = {"type": f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"}
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int):
-            described["status_code"] = status
+        described: dict[str, Any] = {"type": error}
+        if isinstance(status_code, int):
+            described["status_code"] = status_code
         data = {
             "name": f"chat {call.model}",
             "gen_ai.operation.name": "chat",
@@ -110,6 +108,12 @@ def record_failure(call: Call, error: BaseException) -> None:
             "error": described,
         }
         instrument.monitor().emit(SPAN, data, context=call.context)
+
+
+def name_of(error: BaseException) -> str:
+    """Return an exception's type as an SDK exports it."""
+    kind = type(error)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
 def _since(call: Call) -> float:
