@@ -35,11 +35,17 @@ _names: dict[str, str] = {}
 """Keys that are shown, as they stand in the text."""
 
 
+class Encoded(str):
+    """A value that has been encoded already."""
+
+    __slots__ = ()
+
+
 class _OddError(Exception):
     """A value that is to be rendered first."""
 
 
-def encode(value: object, *, redact: bool = True) -> str:
+def encode(value: object, redact: bool = True) -> str:
     """Encode a value.
 
     Parameters
@@ -49,6 +55,8 @@ def encode(value: object, *, redact: bool = True) -> str:
     redact
         Hide values behind telling keys, and what the chosen filters find in texts; see `redaction`.
     """
+    if type(value) is Encoded:
+        return value
     try:
         if not (redact and redaction.filters):
             text = _plain(value, 0, _shown_name if redact else _any_name)
@@ -68,7 +76,7 @@ def encode_text(text: str) -> str:
     return _quote(_text(text))
 
 
-def _plain(value: object, depth: int, name_of: Callable[[object], str], known: Any = _names.get) -> str:
+def _plain(value: object, depth: int, name_of: Callable[[object], str], names: Mapping[str, str] = _names) -> str:
     """Encode a value of JSON's own types; raises for anything unusual."""
     kind = type(value)
     if kind is dict:
@@ -76,7 +84,10 @@ def _plain(value: object, depth: int, name_of: Callable[[object], str], known: A
             raise _OddError
         pieces = []
         for key, item in value.items():  # type: ignore[attr-defined]
-            name = known(key) or name_of(key)
+            try:
+                name = names[key]
+            except KeyError:
+                name = name_of(key)
             kind = type(item)
             # The most frequent types here, which saves a call for each of them.
             if kind is str:

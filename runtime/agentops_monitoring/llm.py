@@ -10,11 +10,12 @@ from __future__ import annotations
 import operator
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import register_at_fork
 from typing import TYPE_CHECKING, Any
 
-from agentops_monitoring import arguments, trace
+from agentops_monitoring import arguments, redaction, trace
+from agentops_monitoring.encoding import Encoded, encode
 from agentops_monitoring.event_types import LLM_ANNOTATION, AgentEventType
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from agentops_monitoring.recorder import Recorder
     from agentops_monitoring.trace import TraceContext
 
+_LLM_USAGE = AgentEventType.LLM_USAGE.value
 _MAX_CALLS = 256
 _SAME_CALL_S = 900
 """For how long a report without an id may mean a call of the same tokens: as an invocation may last."""
@@ -96,20 +98,6 @@ def token_count(value: object) -> int | None:
 
 def provider_of(model: str) -> str | None:
     """Name a model's provider as the OpenTelemetry conventions do, where its name tells."""
-    try:
-        return _providers[model]
-    except KeyError:
-        pass
-    if len(_providers) > _MAX_CALLS:
-        _providers.clear()
-    found = _providers[model] = _provider_of(model)
-    return found
-
-
-_providers: dict[str, str | None] = {}
-
-
-def _provider_of(model: str) -> str | None:
     if model.startswith("arn:") or (
         model.partition(".")[2] and not model.startswith(("gpt-", "gemini-", "claude-"))
     ):
@@ -185,66 +173,75 @@ def _same_model(one: _Call, two: _Call) -> bool:
 
 def track(
     recorder: Recorder,
-    *,
-    model: str | None,
-    tokens: Mapping[str, object],
-    tier: str,
-    region: str | None,
-    provider: str | None,
-    response_id: str | None,
+    model: object,
+    tokens: tuple[object, ...],
+    tier: object,
+    region: object,
+    provider: object,
+    response_id: object,
     response: object,
     duration_ms: float | None,
-    metadata: Mapping[Any, Any] | None = None,
+    metadata: object,
 ) -> Decimal | None:
-    """Write a model call that the agent reports; see `AgentOpsMonitor.track_llm_usage`."""
+    """Write a model call that the agent reports; see `AgentOpsMonitor.track_llm_usage`.
+
+    `tokens` are in the order of `TokenUsage`.
+    """
     problems: list[str] = []
-    response_id = arguments.label("response_id", response_id, problems)
-    tier = arguments.label("tier", tier, problems) or "standard"
     extra: Extra = ()
-    given = tuple(tokens.values())
     if response is not None:
         from agentops_monitoring import responses
 
         try:
             read = responses.read_response(response)
             model, response_id = read.model if model is None else model, response_id or read.response_id
-            if read.usage is not None and given[0] is None and given[1] is None:
-                given, extra = read.usage[:5], read.usage.extra
+            if read.usage is not None and tokens[0] is None and tokens[1] is None:
+                tokens, extra = read.usage[:5], read.usage.extra
                 tier = read.usage.tier if tier == "standard" else tier
         except Exception as error:  # noqa: BLE001 - a response of a shape nobody foresaw
             problems.append(f"response cannot be read: {type(error).__name__}")
-    if not arguments.is_text(model) or not model:
-        problems.append(f"model {arguments.shown(model)} is no name")
-        model = "unknown"
-    counts = []
-    for (name, _), value in zip(TOKEN_FIELDS, given, strict=True):
-        count = value if type(value) is int and value >= 0 else token_count(value)
-        counts.append(count)
-        if count is None:
-            problems.append(f"{name} {arguments.shown(value)} is no number of tokens")
+    if type(model) is not str or not model:
+        model = _name(model, problems)
+    counts: Counts = tokens  # type: ignore[assignment]
+    for count in tokens:
+        if type(count) is not int or count < 0:
+            counts = _counts(tokens, problems)
+            break
     if metadata is not None and not arguments.is_mapping(metadata):
         problems.append(f"metadata is no mapping but {type(metadata).__name__}")
         metadata = {"value": metadata}
+    if type(tier) is not str or not tier:
+        tier = arguments.label("tier", tier, problems) or "standard"
+    if response_id is not None:
+        response_id = arguments.label("response_id", response_id, problems)
+    if region is not None:
+        region = arguments.label("region", region, problems)
+    if provider is not None:
+        provider = arguments.label("provider", provider, problems)
     if problems:
         recorder.check(problems)
     try:
         return _record(
-            recorder,
-            model,
-            tuple(counts),
-            tier,
-            extra,
-            arguments.label("region", region, problems),
-            arguments.label("provider", provider, problems),
-            response_id,
-            duration_ms,
-            "manual",
-            problems,
-            trace.current(),
-            metadata,
-        )
+            recorder, model, counts, tier, extra, region, provider, response_id, duration_ms, "manual",
+            problems, trace.current(), metadata,
+        )  # fmt: skip
     except Exception:  # noqa: BLE001 - never into the agent
         return None
+
+
+def _name(model: object, problems: list[str]) -> str:
+    if arguments.is_text(model) and model:
+        return str.__str__(model)
+    problems.append(f"model {arguments.shown(model)} is no name")
+    return "unknown"
+
+
+def _counts(tokens: tuple[object, ...], problems: list[str]) -> Counts:
+    counts = tuple(token_count(value) for value in tokens)
+    for (name, _), value, count in zip(TOKEN_FIELDS, tokens, counts, strict=True):
+        if count is None:
+            problems.append(f"{name} {arguments.shown(value)} is no number of tokens")
+    return counts
 
 
 def record_usage(
@@ -321,45 +318,80 @@ def _record(
     if counted is not None:
         _annotate(recorder, counted, call, source, duration_ms, problems, context, metadata)
         return cost
-    data: dict[str, Any] = {
-        "gen_ai.request.model": model,
-        "gen_ai.provider.name": provider or provider_of(model),
-        "gen_ai.usage.input_tokens": counts[0],
-        "gen_ai.usage.output_tokens": counts[1],
-        "gen_ai.usage.cache_read.input_tokens": counts[2],
-        "gen_ai.usage.cache_creation.input_tokens": counts[3],
-        "cache_creation_1h.input_tokens": counts[4],
-        "gen_ai.response.id": response_id,
-        "cost_usd": None if cost is None else f"{cost:f}",
-        "duration_ms": duration_ms,
-        "source": source,
-        "tier": tier,
-        "region": region,
-    }
+    data = _data(model, provider, source, tier, counts, cost)
+    if response_id is not None:
+        data += f',"gen_ai.response.id":{encode(response_id)}'
+    if duration_ms is not None:
+        data += f',"duration_ms":{encode(duration_ms)}'
+    if region is not None:
+        data += f',"region":{encode(region)}'
     if extra:
-        data["extra_usage"] = dict(extra)
+        data += f',"extra_usage":{encode(dict(extra))}'
     if metadata is not None:
-        data["metadata"] = metadata
+        data += f',"metadata":{encode(metadata)}'
     call.event_id = recorder.emit(
-        AgentEventType.LLM_USAGE, data, context=context, problems=problems, checked=True
+        _LLM_USAGE, Encoded(data + "}"), context=context, problems=problems, checked=True
     )
     return cost
+
+
+def _data(
+    model: str, provider: str | None, source: str, tier: str, counts: Counts, cost: Decimal | None
+) -> str:
+    """Return the fields that each call has, as they stand in the line; few change from call to call."""
+    key = (model, provider, source, tier)
+    fixed = _fixed.get(key)
+    if fixed is None or redaction.filters:
+        fixed = encode(
+            {
+                "gen_ai.request.model": model,
+                "gen_ai.provider.name": provider or provider_of(model),
+                "source": source,
+                "tier": tier,
+            }
+        )[:-1]
+        if len(_fixed) < _MAX_CALLS and not redaction.filters:
+            _fixed[key] = fixed
+    if None in counts:
+        counts = tuple("null" if count is None else count for count in counts)  # type: ignore[misc]
+    usd = "null" if cost is None else f'"{cost:f}"'
+    return (
+        f'{fixed},"gen_ai.usage.input_tokens":{counts[0]},"gen_ai.usage.output_tokens":{counts[1]},'
+        f'"gen_ai.usage.cache_read.input_tokens":{counts[2]},'
+        f'"gen_ai.usage.cache_creation.input_tokens":{counts[3]},'
+        f'"cache_creation_1h.input_tokens":{counts[4]},"cost_usd":{usd}'
+    )
+
+
+_fixed: dict[tuple[str, str | None, str, str], str] = {}
 
 
 def _price(
     model: str, counts: Counts, tier: str, extra: Extra, region: str | None, problems: list[str]
 ) -> Decimal | None:
-    from agentops_monitoring import pricing
-
-    usage = pricing.TokenUsage._make((*counts, tier, extra))
     try:
         if extra:
+            from agentops_monitoring import pricing
+
+            usage = pricing.TokenUsage._make((*counts, tier, extra))
             fees = pricing.unpriced_fees(model, usage, region=region)
             problems += [f"{kind} are not in the price" for kind in fees]
-        return pricing.llm_cost(model, usage, region=region)
+        return (_cost_of or _load_prices())(model, counts, tier, extra, region)
     except Exception as error:  # noqa: BLE001 - no price is better than no event
         problems.append(f"no price: {type(error).__name__}")
         return None
+
+
+_cost_of: Callable[..., Decimal | None] | None = None
+
+
+def _load_prices() -> Callable[..., Decimal | None]:
+    # Not at import, for agents that call no model; and an import within each call costs as much as its price.
+    global _cost_of
+    from agentops_monitoring.pricing import cost_of
+
+    _cost_of = cost_of
+    return cost_of
 
 
 def _annotate(

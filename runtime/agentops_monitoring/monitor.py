@@ -12,7 +12,7 @@ from agentops_monitoring.scopes import Belonging, Span, ToolCall, Workflow, tool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
     from typing import Any
 
@@ -52,6 +52,8 @@ class AgentOpsMonitor(Recorder):
         ValueError
             In strict mode: the type is not a printable name, or the data is no mapping.
         """
+        if type(event_type) is AgentEventType and type(data) is dict:  # nothing to check, as mostly
+            return self.emit(event_type, data)
         problems: list[str] = []
         kind = check.event_type(event_type, problems)
         if data is None:
@@ -223,10 +225,12 @@ class AgentOpsMonitor(Recorder):
         response_id: str | None = None,
         response: object = None,
         duration_ms: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Decimal | None:
         """Record a call of a language model.
 
-        A call that was seen automatically and is reported here as well counts once.
+        A call that was seen automatically and is reported here as well counts once: it is recognised by its
+        response id, else by its model and tokens within the invocation.
 
         Parameters
         ----------
@@ -239,13 +243,15 @@ class AgentOpsMonitor(Recorder):
         cache_read_tokens, cache_write_tokens, cache_write_1h_tokens
             Prompt tokens read from a cache, written to one for 5 minutes, written to one for an hour.
         tier
-            "standard", "batch", "flex" or "priority".
+            "standard", "batch", "flex", "priority" or "fast".
         region
             The AWS region of the call; some cost more.
         provider, response_id, duration_ms
             Further fields; the duration is in milliseconds.
         response
             The provider's response; model and tokens are read from it where they are not given.
+        metadata
+            What else is to be known of the call, such as the prompt's version; also of one that was seen.
 
         Returns
         -------
@@ -257,24 +263,17 @@ class AgentOpsMonitor(Recorder):
         ValueError
             In strict mode: no model, or a number of tokens that is none.
         """
-        from agentops_monitoring import llm
-
-        return llm.track(
+        return (_track or _load_track())(
             self,
-            model=model,
-            tokens={
-                "input_tokens": input_tokens,
-                "output_tokens": output_tokens,
-                "cache_read_tokens": cache_read_tokens,
-                "cache_write_tokens": cache_write_tokens,
-                "cache_write_1h_tokens": cache_write_1h_tokens,
-            },
-            tier=tier,
-            region=region,
-            provider=provider,
-            response_id=response_id,
-            response=response,
-            duration_ms=duration_ms,
+            model,
+            (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens),
+            tier,
+            region,
+            provider,
+            response_id,
+            response,
+            duration_ms,
+            metadata,
         )
 
     def send_message(self, *, to: str, message_type: str, payload: Any) -> str:
@@ -400,3 +399,15 @@ class AgentOpsMonitor(Recorder):
             In strict mode: an id that is none, tags that are none, too many or too long.
         """
         return Belonging(self, user_id, session_id, tags)
+
+
+_track: Callable[..., Decimal | None] | None = None
+
+
+def _load_track() -> Callable[..., Decimal | None]:
+    # Not at import, for agents that report no model call; an import in each call costs as much as a price.
+    global _track
+    from agentops_monitoring.llm import track
+
+    _track = track
+    return track

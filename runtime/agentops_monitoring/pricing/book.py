@@ -12,7 +12,7 @@ from os import path
 from threading import Lock
 from typing import Any
 
-from agentops_monitoring.pricing.rates import Model, matches
+from agentops_monitoring.pricing.rates import Model, Rates, matches
 from agentops_monitoring.pricing.usage import FEES, TokenUsage
 
 _EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
@@ -175,19 +175,43 @@ def llm_cost(
     for count in counts:
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"{count!r} is no count of tokens")
-    found = _find(model, region)
-    if found is None:
-        return None
-    rates = found.rates(usage.tier, int(time.time()) // _DAY_S if at is None else _day(at))
+    return cost_of(model, counts, usage.tier, usage.extra, region, None if at is None else _day(at))
+
+
+def cost_of(
+    model: str,
+    counts: tuple[int, ...],
+    tier: str,
+    extra: tuple[tuple[str, int], ...],
+    region: str | None,
+    day: int | None = None,
+) -> Decimal | None:
+    """Return `llm_cost` of the fields of a usage that is known to be right; `day` counts from 1970."""
+    if day is None:
+        day = int(time.time()) // _DAY_S
+    try:
+        rates = _known[model, region, tier, day]
+    except KeyError:
+        rates = _rates_of(model, region, tier, day)
     if rates is None or rates.counts[0] is None:
         return None
-    prompt = usage.prompt_tokens if rates.stepped else 0
+    if extra or rates.units is None:
+        return _cost_in_detail(rates, TokenUsage._make((*counts, tier, extra)))
+    fresh, out, read, written, hour = counts
+    per_fresh, per_out, per_read, per_written, per_hour = rates.units
+    total = fresh * per_fresh + out * per_out + read * per_read + written * per_written + hour * per_hour
+    return _EXACT.scaleb(Decimal(total), rates.exponent)
+
+
+def _cost_in_detail(rates: Rates, usage: TokenUsage) -> Decimal | None:
+    prompt = usage.prompt_tokens
     total = _ZERO
+    counts: tuple[int, ...] = usage[:5]
     for count, rate in zip(counts, rates.counts, strict=True):
         if count:
             if rate is None:
                 return None
-            total = _EXACT.fma(rate.at(prompt) if rate.steps else rate.base, count, total)
+            total = _EXACT.fma(rate.at(prompt), count, total)
     for kind, count in usage.extra:
         rate = rates.rate_of(kind)
         if rate is not None:
@@ -197,11 +221,23 @@ def llm_cost(
     return _EXACT.scaleb(total, -6)
 
 
+_known: dict[tuple[str, str | None, str, int], Rates | None] = {}
+
+
+def _rates_of(model: str, region: str | None, tier: str, day: int) -> Rates | None:
+    found = _find(model, region)
+    rates = None if found is None else found.rates(tier, day)
+    # Names, tiers and days that agents make up may be without end.
+    if len(_known) > 1024:
+        _known.clear()
+    _known[model, region, tier, day] = rates
+    return rates
+
+
 def unpriced_fees(model: str, usage: TokenUsage, *, region: str | None = None) -> list[str]:
     """Return the kinds of fees of a call that `llm_cost` leaves out, since the book has no price for them."""
     fees = [kind for kind, _ in usage.extra if kind in FEES]
-    found = _find(model, region) if fees else None
-    rates = None if found is None else found.rates(usage.tier, int(time.time()) // _DAY_S)
+    rates = _rates_of(model, region, usage.tier, int(time.time()) // _DAY_S) if fees else None
     return [kind for kind in fees if rates is None or rates.rate_of(kind) is None]
 
 

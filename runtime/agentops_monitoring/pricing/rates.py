@@ -51,14 +51,15 @@ class Rate:
 class Rates:
     """What a model costs in one tier on one day."""
 
-    __slots__ = ("_factor", "_raw", "counts", "stepped")
+    __slots__ = ("_factor", "_raw", "counts", "exponent", "units")
 
     def __init__(self, raw: Mapping[str, Any], factor: Decimal) -> None:
         self._raw = raw
         self._factor = factor
         self.counts: tuple[Rate | None, ...] = tuple(self._first(keys) for keys in _COUNTS)
         """The rates of the five counts of `TokenUsage`, in their order."""
-        self.stepped = any(rate is not None and rate.steps for rate in self.counts)
+        self.units, self.exponent = _units(self.counts)
+        """The same as whole numbers of 10^exponent USD; none where one is missing or has steps."""
 
     def rate_of(self, kind: str) -> Rate | None:
         """Return the rate of a kind of `TokenUsage.extra`; None where the book has none."""
@@ -68,6 +69,14 @@ class Rates:
         # A factor is on tokens, never on fees.
         factor = _ONE if keys in _FEES else self._factor
         return next((Rate(self._raw[key], factor) for key in keys if key in self._raw), None)
+
+
+def _units(rates: Sequence[Rate | None]) -> tuple[tuple[int, ...] | None, int]:
+    plain = [rate.base for rate in rates if rate is not None and not rate.steps]
+    if len(plain) < len(rates):
+        return None, 0
+    digits = max(0, *(-int(base.as_tuple().exponent) for base in plain))
+    return tuple(int(base.scaleb(digits)) for base in plain), -digits - 6
 
 
 class Model:
