@@ -45,10 +45,10 @@ def find(reader: LedgerReader, start: datetime, end: datetime) -> list[Finding]:
     first = start - LOOKBACK
     if reader.window(first, end).total.messages_sent:
         sent = reader.events_of_type("message_sent", first, end)
-        received = reader.events_of_type("message_received", start - CLOCK_SKEW, end + GRACE)
+        received = reader.events_of_type("message_received", first - CLOCK_SKEW, end + GRACE)
         agents = set(reader.window(end - timedelta(hours=24), end).agents)
         findings += lost_messages([each for each in sent if _at(each) >= start], received, agents)
-        findings += loops(sent, start)
+        findings += loops(sent, start, received)
     hour = end.replace(minute=0, second=0, microsecond=0)
     if start < hour <= end:
         findings += spikes(reader, hour)
@@ -78,15 +78,32 @@ def lost_messages(
     return findings
 
 
-def loops(sent: Sequence[Mapping[str, Any]], start: datetime) -> list[Finding]:
-    """Return the workflows that began to run in circles since `start`; `sent` reaches back before it."""
+def loops(
+    sent: Sequence[Mapping[str, Any]], start: datetime, received: Iterable[Mapping[str, Any]] = ()
+) -> list[Finding]:
+    """Return the workflows that began to run in circles since `start`.
+
+    Parameters
+    ----------
+    sent
+        Messages sent, from long before `start` on.
+    start
+        What was found before was told before.
+    received
+        Messages received: who got a message that names no receiver.
+    """
+    receivers: dict[object, list[str]] = defaultdict(list)
+    for each in received:
+        data = each["data"] if isinstance(each["data"], dict) else {}
+        if isinstance(data.get("to"), str) and data["to"] not in receivers[data.get("message_id")]:
+            receivers[data.get("message_id")].append(data["to"])
     before: Counter[tuple[str, str, str]] = Counter()
     now: Counter[tuple[str, str, str]] = Counter()
     for each in sent:
         data = each["data"] if isinstance(each["data"], dict) else {}
-        sender, to = data.get("from"), data.get("to")
-        if sender and to:
-            (now if _at(each) >= start else before)[each["workflow_id"], sender, to] += 1
+        for to in [data["to"]] if data.get("to") else receivers[data.get("message_id")]:
+            if data.get("from"):
+                (now if _at(each) >= start else before)[each["workflow_id"], data["from"], to] += 1
     found: dict[str, dict[str, int]] = defaultdict(dict)
     old = {flow[0] for flow, count in before.items() if count >= LOOP_MESSAGES}
     for flow, count in now.items():

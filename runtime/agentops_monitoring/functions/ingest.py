@@ -35,7 +35,7 @@ class Ingest:
 
     def _busiest(self) -> list[Pair]:
         flows = self.reader.last(2).flows
-        return sorted(flows, key=lambda pair: (-flows[pair].messages_sent, pair))
+        return sorted(flows, key=lambda pair: (-flows[pair].messages, pair))
 
     def dead_letters(self) -> DeadLetters:
         """Return the queue of what cannot be taken; nothing is dropped for want of one."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from agentops_monitoring.catalogue import COLLABORATION, COSTS, MAX_PAIRS, MONITOR
+from agentops_monitoring.catalogue import COLLABORATION, COSTS, EVENTS, MAX_PAIRS, MONITOR
 from agentops_monitoring.emf import MetricValue, emf_lines
+from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.exact import EXACT, Number
 from agentops_monitoring.ledger.writer import WriteResult
@@ -63,13 +64,21 @@ def metric_lines(result: WriteResult, environment: str, now_ms: int, pairs: Busi
         if bucket.startswith("H#"):
             values = by_hour.setdefault(bucket, [])
             values.extend(_of_rollup(bucket, sk, counters, environment, pairs))
+    own = {"Environment": environment}
+    for (bucket, agent), change in result.failures.items():
+        # An agent that Lambda ended could not say so itself.
+        by_hour.setdefault(bucket, []).extend(
+            MetricValue(EVENTS, AgentEventType.INVOCATION_FAILED, change, where)
+            for where in (own, own | {"AgentName": agent})
+            if change
+        )
     for bucket, values in by_hour.items():
         yield from emf_lines(values, at_ms=result.newest_ms.get(bucket, now_ms))
-    own = {"Environment": environment}
     health = [
         MetricValue(MONITOR, "Duplicates", result.duplicates, own),
         MetricValue(MONITOR, "Malformed", sum(not each.forged for each in result.rejects), own),
         MetricValue(MONITOR, "Forged", sum(each.forged for each in result.rejects), own),
+        MetricValue(MONITOR, "Problems", result.problems, own),
     ]
     if result.oldest_ms:
         health.append(MetricValue(MONITOR, "IngestLag", max(0, now_ms - result.oldest_ms), own))
@@ -111,6 +120,8 @@ def _of_rollup(
         for name, value in counters.items():
             if name.startswith("c.") and value:
                 yield MetricValue(COSTS, "EventCost", float(value), own | {"EventType": name[2:]})
-    elif kind == "FLOW" and counters.get("messages_sent") and pairs.has_metric((names[0], names[1]), bucket):
-        where = own | {"FromAgent": names[0], "ToAgent": names[1]}
-        yield MetricValue(COLLABORATION, "AgentCommunication", float(counters["messages_sent"]), where)
+    elif kind == "FLOW":
+        count = counters.get("messages_sent", 0) + counters.get("messages_unaddressed", 0)
+        if count and pairs.has_metric((names[0], names[1]), bucket):
+            where = own | {"FromAgent": names[0], "ToAgent": names[1]}
+            yield MetricValue(COLLABORATION, "AgentCommunication", float(count), where)

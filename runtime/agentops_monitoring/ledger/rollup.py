@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, AgentEventType
+from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, RECORDS, AgentEventType
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.events import Event, LlmCall, number_of
 from agentops_monitoring.ledger.exact import EXACT, Number
@@ -56,7 +56,7 @@ def of_event(event: Event) -> Increments:
     hour, day = schema.hour_bucket(event.at), schema.day_bucket(event.at)
     agent = schema.agent_key(event.agent)
     counters = _counters(event)
-    metric = event.metric if event.metric in BUILT_IN else CUSTOM_EVENT
+    metric = event.metric if event.metric in BUILT_IN or event.metric in RECORDS else CUSTOM_EVENT
     increments: Increments = {
         (hour, schema.TOTAL): counters,
         (hour, agent): {**counters, f"n.{metric}": 1},
@@ -69,12 +69,36 @@ def of_event(event: Event) -> Increments:
                 increments[day, key] = {"llm_cost": event.call.cost}
             if event.request_id is None:
                 add(increments, (hour, schema.TYPES), f"c.{UNATTRIBUTED_LLM}", event.call.cost)
-    elif event.type in (AgentEventType.MESSAGE_SENT, AgentEventType.MESSAGE_RECEIVED):
+    elif event.type == AgentEventType.MESSAGE_SENT:
         pair = pair_of(event)
         if pair is not None:
-            increments[hour, schema.flow_key(*pair)] = {
-                name: value for name, value in counters.items() if name != "events"
-            }
+            increments[hour, schema.flow_key(*pair)] = {"messages_sent": 1}
+    elif event.type == AgentEventType.MESSAGE_RECEIVED and message_id(event) is None:
+        merge(increments, received(event))
+    return increments
+
+
+def message_id(event: Event) -> str | None:
+    """Return which message a receipt is of; None for one that does not say, which counts by itself."""
+    found = event.fields().get("message_id")
+    return found if type(found) is str and 0 < len(found) <= 256 else None
+
+
+def received(event: Event) -> Increments:
+    """Return what a message adds that was received; see `receipts`."""
+    hour, data = schema.hour_bucket(event.at), event.fields()
+    counters: dict[str, Number] = {"messages_received": 1}
+    latency = number_of(data, "latency_ms")
+    if latency is not None:
+        counters |= {"handoff_ms": latency, "handoff_n": 1}
+    keys = [schema.TOTAL, schema.agent_key(event.agent)]
+    increments: Increments = {(hour, key): dict(counters) for key in keys}
+    pair = pair_of(event)
+    if pair is not None:
+        if "addressed_to" in data and not data["addressed_to"]:
+            # Only who receives it makes known between whom it went.
+            counters["messages_unaddressed"] = 1
+        increments[hour, schema.flow_key(*pair)] = counters
     return increments
 
 
@@ -100,11 +124,6 @@ def _counters(event: Event) -> dict[str, Number]:
                 counters |= {"confidence_sum": confidence, "confidence_n": 1}
         case AgentEventType.MESSAGE_SENT:
             counters["messages_sent"] = 1
-        case AgentEventType.MESSAGE_RECEIVED:
-            counters["messages_received"] = 1
-            latency = number_of(data, "latency_ms")
-            if latency is not None:
-                counters |= {"handoff_ms": latency, "handoff_n": 1}
         case AgentEventType.INVOCATION_COMPLETED | AgentEventType.INVOCATION_FAILED:
             counters["handler_n"] = 1
             _add_sum(counters, "handler_ms", number_of(data, "duration_ms"))

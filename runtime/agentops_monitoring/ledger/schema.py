@@ -16,6 +16,7 @@
     `D#<day>#<shard>`         `TOTAL`, `AGENT#<a>`   the day's spend, for budgets
     `INV#<stream>#<request>`  `STATE`                an invocation, versioned (`allocation`)
     `WF#<workflow>`           `STATE`                a workflow's agents and outcome, versioned
+    `MSG#<agent>#<message>`   `STATE`                the first receipt of a message, versioned
     `PART#<event id>`         `<i>`                  a part of a split payload
     `DATA#<event id>`         `<i>`                  a piece of data too large for one item
     `CURSOR#<name>`           `STATE`                how far a scheduled job has come
@@ -131,6 +132,11 @@ def outcome_pk(decision_id: str) -> str:
 def invocation_pk(stream: str, request_id: str) -> str:
     """Return the partition key of an invocation's state; a retry keeps the request id."""
     return f"INV#{stream}#{request_id}"
+
+
+def receipt_pk(agent: str, message_id: str) -> str:
+    """Return the partition key of a message's state at a receiver."""
+    return f"MSG#{_quote(agent)}#{message_id}"
 
 
 def part_pk(event_id: str) -> str:

@@ -130,13 +130,13 @@ class Totals:
 
     @property
     def messages_received(self) -> int:
-        """Messages received; a retried receiver receives again."""
+        """Messages received, each once for each receiver, however often it was delivered."""
         return self._int("messages_received")
 
     @property
     def messages(self) -> int:
-        """Messages of a pair: those sent by name, or where none was, those received."""
-        return self.messages_sent or self.messages_received
+        """Messages of a pair: those sent by name, and of the others those received."""
+        return self.messages_sent + self._int("messages_unaddressed") or self.messages_received
 
     @property
     def mean_handoff_ms(self) -> float | None:
@@ -190,6 +190,8 @@ def rollups(increments: Increments) -> Rollups:
     outcomes: dict[str, dict[str, Number]] = {}
     for (_, sk), counters in increments.items():
         kind, names = schema.parse_key(sk)
+        if not any(counters.values()):
+            continue  # all was taken back that had been counted
         if kind == schema.TOTAL:
             result.total = Totals(counters)
         elif kind == "AGENT":

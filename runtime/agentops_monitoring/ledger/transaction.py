@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.allocation import Invocation, Workflow
 from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import Number, dynamo
 from agentops_monitoring.ledger.items import Written, key_of, of_report, withdrawn
 from agentops_monitoring.ledger.payload import Attributes, pack
+from agentops_monitoring.ledger.receipts import Receipt
 
 MAX_ACTIONS = 100
 MAX_BYTES = 3_500_000
 """DynamoDB: 100 actions, 4 MB. The bytes are estimated, hence the distance."""
 
-State = Invocation | Workflow
+State = Invocation | Workflow | Receipt
 Unit = Event | Report
+
+
+def receipt_key(event: Event) -> str | None:
+    """Return the key of the state of the message that an event is a receipt of; None for any other event."""
+    if event.type != AgentEventType.MESSAGE_RECEIVED:
+        return None
+    message = rollup.message_id(event)
+    return None if message is None else schema.receipt_pk(event.agent, message)
 
 
 class Plan:
@@ -59,12 +69,27 @@ class Plan:
         if event.request_id is not None and Invocation.concerns(event):
             touched.append((schema.invocation_pk(self._stream, event.request_id), Invocation))
         counters = set(written.increments)
+        receipt = receipt_key(event)
+        if receipt is not None and self._state(receipt, Receipt).changes(event):  # type: ignore[union-attr]
+            touched.append((receipt, Receipt))
+            counters |= rollup.received(event).keys()
         if not self._try(len(written.actions), written.size, counters, event.at[:13], touched):
             return False
         self.written.append(written)
         for key, kind in touched:
             self._changing(key, kind).add_event(event)
         return True
+
+    def handoffs(self) -> Iterator[Event]:
+        """Return the receipts of messages that were not known before."""
+        for each in self.written:
+            event = each.event
+            if event.type == AgentEventType.MESSAGE_RECEIVED:
+                key = receipt_key(event)
+                state = self.states.get(key or "")
+                first = isinstance(state, Receipt) and state.first == (event.at, event.id)
+                if key is None or (first and key not in self._known):
+                    yield event
 
     def try_report(self, report: Report) -> bool:
         """Add a report if there is room; one that is booked already takes none."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.allocation import Invocation, Workflow
 from agentops_monitoring.ledger.events import Event, Reject, Report, number_of
@@ -22,8 +21,9 @@ from agentops_monitoring.ledger.items import Written, render
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
+from agentops_monitoring.ledger.receipts import Receipt
 from agentops_monitoring.ledger.requests import LedgerBusy, Requests
-from agentops_monitoring.ledger.transaction import Plan, State, Unit
+from agentops_monitoring.ledger.transaction import Plan, State, Unit, receipt_key
 
 _BUSY_REASONS = frozenset(
     ("ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict")
@@ -267,6 +267,9 @@ def _keys(units: Iterable[Unit], stream: str) -> dict[str, type[State]]:
             keys[schema.invocation_pk(stream, unit.request_id)] = Invocation
             continue
         keys[schema.workflow_pk(unit.workflow_id)] = Workflow
+        receipt = receipt_key(unit)
+        if receipt is not None:
+            keys[receipt] = Receipt
         if unit.request_id is not None and Invocation.concerns(unit):
             keys[schema.invocation_pk(stream, unit.request_id)] = Invocation
     return keys
@@ -284,13 +287,12 @@ def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> 
         event = written.event
         _newest(result, event.at, event.at_ms)
         result.problems += bool(event.problems)
-        if event.type == AgentEventType.MESSAGE_RECEIVED:
-            latency = number_of(event.fields(), "latency_ms")
-            if latency is not None:
-                result.handoff_ms.append(float(latency))
     for report in plan.reports:
         at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
         _newest(result, at, report.at_ms)
+    for event in plan.handoffs():
+        latency = number_of(event.fields(), "latency_ms")
+        result.handoff_ms += [] if latency is None else [float(latency)]
     for change, failures in zip((1, -1), plan.failures(), strict=True):
         for each in failures:
             key = schema.hour_bucket(each.at), each.agent

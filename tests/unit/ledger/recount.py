@@ -114,6 +114,12 @@ def recount(log: Iterable[LogEvent]) -> Count:
         count.total[at[:13]][name] += value
         count.agents[at[:13], agent][name] += value
 
+    first_receipts: dict[tuple[str, str], tuple[str, str]] = {}
+    for body in events.values():
+        if body["type"] == "message_received":
+            receipt = body["agent"], body["data"].get("message_id", body["id"])
+            this = body["at"], body["id"]
+            first_receipts[receipt] = min(this, first_receipts.get(receipt, this))
     for body in events.values():
         kind, at, agent, data = body["type"], body["at"], body["agent"], body["data"]
         hour, metric = at[:13], "custom_event" if custom[body["id"]] else kind
@@ -162,19 +168,19 @@ def recount(log: Iterable[LogEvent]) -> Count:
         elif kind == "decision_made" and "confidence_score" in data:
             add(at, agent, "confidence_sum", Fraction(repr(data["confidence_score"])))
             add(at, agent, "confidence_n", 1)
-        elif kind.startswith("message_"):
-            add(at, agent, "messages_sent" if kind == "message_sent" else "messages_received", 1)
+        elif kind == "message_sent":
+            add(at, agent, "messages_sent", 1)
             if "to" in data:
-                flow = count.flows[hour, data["from"], data["to"]]
-                flow["messages_sent" if kind == "message_sent" else "messages_received"] += 1
-            if "latency_ms" in data:
-                for target in (
-                    count.total[hour],
-                    count.agents[hour, agent],
-                    count.flows[hour, data["from"], data["to"]],
-                ):
+                count.flows[hour, data["from"], data["to"]]["messages_sent"] += 1
+        elif kind == "message_received":
+            message = data.get("message_id", body["id"])
+            if (at, body["id"]) == first_receipts[agent, message]:
+                pair = count.flows[hour, data["from"], data["to"]]
+                for target in (count.total[hour], count.agents[hour, agent], pair):
+                    target["messages_received"] += 1
                     target["handoff_ms"] += Fraction(repr(data["latency_ms"]))
                     target["handoff_n"] += 1
+                pair["messages_unaddressed"] += "addressed_to" in data and data["addressed_to"] is None
         elif kind.startswith("workflow_"):
             endings[body["workflow_id"]] = max(
                 endings.get(body["workflow_id"], ("", "", "")), (at, body["id"], kind)

@@ -149,10 +149,13 @@ class World:
                 "from": self.agent,
                 "to": r.choice(("manager", "qa")),
                 "message_type": "x",
-                "message_id": f"m{r.random()}",
+                "message_id": f"m{r.randrange(30)}",
             }
+            if r.random() < 0.1:
+                del data["message_id"]
             if kind == "message_received":
                 data["latency_ms"] = round(r.random() * 1000, 3)
+                data |= r.choice(({}, {"addressed_to": None}, {"addressed_to": self.agent}))
             elif r.random() < 0.2:
                 del data["to"]
         self._event(kind, data, request, workflow)
