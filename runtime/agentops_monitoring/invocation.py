@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import Token
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
 from agentops_monitoring import identity, trace
 from agentops_monitoring.encoding import render
@@ -19,7 +15,13 @@ from agentops_monitoring.receiving import receipt
 from agentops_monitoring.trace import TraceContext
 from agentops_monitoring.triggers import trigger_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextvars import Token
+    from types import TracebackType
+    from typing import Any, Self
+
     from agentops_monitoring.monitor import AgentOpsMonitor
 
 _OWN_FILES = os.path.dirname(__file__)

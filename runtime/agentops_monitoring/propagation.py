@@ -15,10 +15,10 @@ event is looked into.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from agentops_monitoring.trace import TraceContext, is_hex, is_id
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeGuard
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 # A key of the event, and the source it tells of; the first that matches counts. The shapes are those of
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html and the services' own pages.
@@ -35,9 +38,8 @@ def trigger_of(event: object) -> str:
     try:
         if issubclass(type(event), list):
             return _of_records(event) or "direct"
-        if not issubclass(type(event), Mapping):
+        if not _is_mapping(event):
             return "direct"
-        event = cast("Mapping[str, object]", event)
         if "detail-type" in event and "source" in event:
             return _EVENTBRIDGE.get(str(event["detail-type"]), "eventbridge")
         return _of_records(event.get("Records")) or _of_keys(event)
@@ -47,9 +49,8 @@ def trigger_of(event: object) -> str:
 
 def _of_records(records: object) -> str | None:
     first = records[0] if isinstance(records, list) and records else None
-    if not issubclass(type(first), Mapping):
+    if not _is_mapping(first):
         return None
-    first = cast("Mapping[str, object]", first)
     source = first.get("eventSource") or first.get("EventSource")
     if type(source) is str:
         return _short(source)
@@ -69,9 +70,8 @@ def _of_keys(event: Mapping[str, object]) -> str:
 
 def _of_http(event: Mapping[str, object]) -> str:
     request = event["requestContext"]
-    if not issubclass(type(request), Mapping):
+    if not _is_mapping(request):
         return "http"
-    request = cast("Mapping[str, object]", request)
     if "elb" in request:
         return "load-balancer"
     if "connectionId" in request:
@@ -79,6 +79,10 @@ def _of_http(event: Mapping[str, object]) -> str:
     if "lambda-url" in str(request.get("domainName")):
         return "function-url"
     return "api-gateway" if "apiId" in request else "http"
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:
+    return issubclass(type(value), Mapping)
 
 
 def _short(source: str) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
 from functools import partial, update_wrapper
-from importlib import import_module
-from typing import Any, TypeVar, cast
 
 from agentops_monitoring import instrument
-from agentops_monitoring.invocation import Invocation
+from agentops_monitoring.invocation import Invocation, request_id_of
 from agentops_monitoring.monitor import AgentOpsMonitor
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from typing import Any, TypeVar
+
+    Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 # inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without the import of inspect.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -34,11 +36,11 @@ def monitored(handler: Handler) -> Handler:
         runtime calls plain functions only: the others need a framework in between that runs them.
     """
     if isinstance(handler, staticmethod | classmethod):
-        return cast(Handler, type(handler)(_wrapped(handler.__func__)))
+        return type(handler)(_wrapped(handler.__func__))
     if isinstance(handler, type) and any("__call__" in vars(each) for each in handler.__mro__):
         handler.__call__ = _wrapped(handler.__call__)  # type: ignore[method-assign]
         return handler
-    return cast(Handler, _wrapped(handler))
+    return _wrapped(handler)  # type: ignore[return-value]
 
 
 def _wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,10 +127,13 @@ def _iterated_async(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Ca
 
 
 def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
-    # A decorated method has its object in front.
-    if len(arguments) >= 2 and "context" not in named:
-        return arguments[-2], arguments[-1]
-    return (arguments[-1] if arguments else named.get("event")), named.get("context")
+    if "context" in named or len(arguments) < 2:
+        return (arguments[-1] if arguments else named.get("event")), named.get("context")
+    # A decorated method has its object in front, and a middleware may hand on more behind.
+    last = len(arguments) - 1
+    if last > 1:
+        last = next((at for at in range(last, 0, -1) if request_id_of(arguments[at])), last)
+    return arguments[last - 1], arguments[last]
 
 
 def _code_flags(handler: Callable[..., Any]) -> int:
@@ -159,7 +164,9 @@ def load_handler(name: str) -> Callable[..., Any]:
     """
     lambdas_own = getattr(sys.modules.get("awslambdaric.bootstrap"), "_get_handler", None)
     if lambdas_own is not None:
-        return cast(Callable[..., Any], lambdas_own(name))
+        return lambdas_own(name)  # type: ignore[no-any-return]
+    from importlib import import_module
+
     path, _, attribute = name.rpartition(".")
     if not path:
         raise ImportError(f"Bad handler {name!r} in AGENTOPS_HANDLER: it has to be module.function")
@@ -167,7 +174,7 @@ def load_handler(name: str) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         raise AttributeError(f"Handler {attribute!r} missing on module {path!r}")
-    return cast(Callable[..., Any], found)
+    return found  # type: ignore[no-any-return]
 
 
 def _unconfigured(_event: Any, _context: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from agentops_monitoring import instrument, invocation, recorder, redaction, trace, transport
+from agentops_monitoring import instrument, invocation, receiving, recorder, redaction, trace, transport
 from agentops_monitoring.instrument import messages
 from agentops_monitoring.testing.events import Events
 
@@ -31,6 +31,7 @@ def capture_events(*, strict: bool = True, offline: bool = True) -> Iterator[Eve
     before = transport.replace(_Sink(events))
     strict_before, recorder.strict_everywhere = recorder.strict_everywhere, strict
     cold_before, invocation._cold = invocation._cold, True
+    known_before, receiving._known = receiving._known, {}
     instrumented = instrument.active()
     redact = redaction.use(None)
     redaction.use(redact)
@@ -45,6 +46,7 @@ def capture_events(*, strict: bool = True, offline: bool = True) -> Iterator[Eve
         redaction.use(redact)
         if not instrumented:
             instrument.uninstall()
+        receiving._known = known_before
         invocation._cold = cold_before
         recorder.strict_everywhere = strict_before
         transport.replace(before)
