@@ -58,7 +58,7 @@ def encode(value: object, redact: bool = True) -> str:
     if type(value) is Encoded:
         return value
     try:
-        if not (redact and redaction.filters):
+        if not redaction.filters or not redact:
             text = _plain(value, 0, _shown_name if redact else _any_name)
             # A lone surrogate is legal in a Python string and in JSON's grammar, but in no UTF-8 behind it.
             if "\\ud" not in text:
@@ -76,7 +76,9 @@ def encode_text(text: str) -> str:
     return _quote(_text(text))
 
 
-def _plain(value: object, depth: int, name_of: Callable[[object], str], names: Mapping[str, str] = _names) -> str:
+def _plain(
+    value: object, depth: int, name_of: Callable[[object], str], names: Mapping[str, str] = _names
+) -> str:
     """Encode a value of JSON's own types; raises for anything unusual."""
     kind = type(value)
     if kind is dict:

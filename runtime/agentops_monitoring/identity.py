@@ -51,8 +51,8 @@ class Process:
         self.workflow_id = os.urandom(16).hex()
         """The workflow of what is recorded outside any invocation."""
         # Span ids count from a random start, which takes a fraction of the time that drawing each anew would.
-        # Starts are below 2**61 and 2**61 apart: none is zero, and the event's own ids meet no others.
-        self.first_span = int.from_bytes(os.urandom(8)) >> 3
+        # From 2**60 on they have 16 digits; events' own spans and all others are 2**61 apart.
+        self.first_span = (1 << 60) + (int.from_bytes(os.urandom(8)) >> 4)
         """Added to an event's number it is the event's own span."""
         self.spans = count(self.first_span + (1 << 61))
         log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
@@ -79,7 +79,7 @@ def _draw() -> Process:
 
 def new_span_id() -> str:
     """Return 16 hexadecimal digits that no other span has."""
-    return f"{next(process().spans):016x}"
+    return hex(next(process().spans))[2:]
 
 
 def process_workflow_id() -> str:
