@@ -14,29 +14,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Each pattern starts with a literal or at the begin of a run, so that no character is looked at from many
-# starts. Plurals ("max_tokens=5") do not match: the sign must follow the name.
+# starts. Before it stand literals, in lower case, one of which a text must hold: most texts hold none.
+# Plurals ("max_tokens=5") do not match: the sign must follow the name.
 _NAME = (
     r"(?:password|passwd|passphrase|secret|credentials?|authorization|token"
     r"|api[_-]?key|access[_-]?key|private[_-]?key)"
 )
 _SIGN = r"\s{0,9}(?:=>|=|:)\s{0,9}"
 _SECRETS = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (rf"(?i)(authorization{_SIGN})(?![\s\"'])[^\n]+", r"\1" + REDACTED),
-        (r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", r"\1 " + REDACTED),
+    (literals.split(), re.compile(pattern), replacement)
+    for literals, pattern, replacement in (
+        ("authorization", rf"(?i)(authorization{_SIGN})(?![\s\"'])[^\n]+", r"\1" + REDACTED),
+        ("bearer basic", r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", r"\1 " + REDACTED),
         (
+            "passw passphrase secret credential authorization token key",
             rf"(?i)({_NAME}[\"']?{_SIGN})(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)}}\]]+)",
             r"\1" + REDACTED,
         ),
-        (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),
-        # OpenAI, Anthropic, Stripe; GitHub; GitLab; Slack; Google; Hugging Face; npm
-        (r"\b(?:sk|rk|pk)[-_][A-Za-z0-9_-]{16,}", REDACTED),
-        (r"\b(?:gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|AIza|hf_|npm_)[A-Za-z0-9_-]{10,}", REDACTED),
+        ("akia asia", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),
+        # OpenAI, Anthropic, Stripe
+        ("sk- sk_ rk- rk_ pk- pk_", r"\b(?:sk|rk|pk)[-_][A-Za-z0-9_-]{16,}", REDACTED),
+        # GitHub, GitLab, Slack, Google, Hugging Face, npm
+        (
+            "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox aiza hf_ npm_",
+            r"\b(?:gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|AIza|hf_|npm_)[A-Za-z0-9_-]{10,}",
+            REDACTED,
+        ),
         # A JSON web token
-        (r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?", REDACTED),
-        (r"(://[^/\s:@]+:)[^/\s@]+@", r"\1" + REDACTED + "@"),
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", REDACTED),
+        ("eyj", r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?", REDACTED),
+        ("://", r"(://[^/\s:@]+:)[^/\s@]+@", r"\1" + REDACTED + "@"),
+        (
+            "-----begin",
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+            REDACTED,
+        ),
     )
 )
 
@@ -45,21 +56,24 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++(?:@|%40)[\w-]+(?:\.[\w-]+)*\.[^\W\d_
 
 # Written without gaps, in groups of four, or as American Express and Diners do; all three may hold at one
 # place, and only the check digit tells which is the number ("4111 1111 1111 1111 123" ends with a code).
-_GROUPS = r"(?P<{0}>[ -])\d{{4}}(?P={0})\d{{4}}(?P={0})\d{{4}}"
+_GROUPS = r"\d{{3}}(?P<{0}>[ -])\d{{4}}(?P={0})\d{{4}}(?P={0})\d{{4}}"
 _CARD = re.compile(
-    r"(?<!\d)(?=[3-6]\d{3}|2[2-7]\d\d)"
-    r"(?=(\d{13,19}(?!\d))?)"
-    rf"(?=(\d{{4}}{_GROUPS.format('long')}(?P=long)\d{{3}}(?!\d))?)"
-    rf"(?=(\d{{4}}{_GROUPS.format('short')}(?!\d))?)"
-    r"(?=(\d{4}[ -]\d{6}[ -]\d{4,5}(?!\d))?)"
+    r"[2-6](?<!\d\d)(?=\d{3})"
+    r"(?=(\d{12,18}(?!\d))?)"
+    rf"(?=({_GROUPS.format('long')}(?P=long)\d{{3}}(?!\d))?)"
+    rf"(?=({_GROUPS.format('short')}(?!\d))?)"
+    r"(?=(\d{3}[ -]\d{6}[ -]\d{4,5}(?!\d))?)"
 )
+_CARD_GROUPS = (1, 2, 4, 6)
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
 def secrets(text: str) -> str:
     """Hide assignments to telling names, keys and tokens of known makes, and passwords in URLs."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+    lower = text.lower()
+    for literals, pattern, replacement in _SECRETS:
+        if any(literal in lower for literal in literals):
+            text = pattern.sub(replacement, text)
     return text
 
 
@@ -77,10 +91,10 @@ def cards(text: str) -> str:
     for found in _CARD.finditer(text):
         if found.start() < end:
             continue
-        for written in found.group(1, 2, 4, 6):
-            if written and _is_card(written.replace(" ", "").replace("-", "")):
+        for last in map(found.end, _CARD_GROUPS):
+            if last > 0 and _is_card(text[found.start() : last].replace(" ", "").replace("-", "")):
                 pieces += text[end : found.start()], REDACTED
-                end = found.start() + len(written)
+                end = last
                 break
     return "".join(pieces) + text[end:] if pieces else text
 
