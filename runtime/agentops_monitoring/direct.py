@@ -143,7 +143,7 @@ class BackgroundWriter:
 
     @property
     def lost(self) -> int:
-        """Events that found no room, or were in memory when the process ended."""
+        """Events that found no room."""
         return self._outbox.lost
 
     def write(self, lines: Sequence[str]) -> None:
@@ -182,11 +182,11 @@ class BackgroundWriter:
         """
         self._exit_seconds = seconds
         written = self.wait(seconds)
-        rest = self._outbox.close(written=written)
         if not written:
             self._exit_seconds = 0.0
-            if rest:
-                say(f"events could not be written within {seconds:g} s: {rest}")
+        rest = self._outbox.close(written=written)
+        if rest:
+            say(f"events could not be written within {seconds:g} s: {rest}")
 
     def _start(self) -> bool:
         # Not blocking: a handler may have interrupted the very start.

@@ -43,7 +43,7 @@ class Outbox:
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
         self.lost = 0
-        """Events that found no room, and lines that found no place at all."""
+        """Events that found no room."""
         # Re-entrant, for a signal's handler may record while its own thread writes. The worker only ever
         # tries to take it, since such a handler may wait for the worker.
         self._lock = threading.RLock()
@@ -193,7 +193,7 @@ class Outbox:
             return bool(self._full or self._memory or self._left or (live is not None and live.left))
 
     def close(self, *, written: bool) -> str:
-        """Leave no empty file behind; else say what becomes of the rest."""
+        """Leave no empty file behind; else return what becomes of the rest."""
         with self._lock:
             if written:
                 # Not closed: the worker may be about to look into it.
@@ -201,13 +201,13 @@ class Outbox:
                     self._live.delete()
                     self._done.append(self._live)
                     self._live = None
-                return ""
-            self._from_memory_to_file()
-            lost = len(self._memory)
-            self.lost += lost
-            gone = f"{lost} events are lost" if lost else ""
-            files = self._folder is not None and (self._live or self._full or self._left)
-            return "; ".join(filter(None, (gone, self._whereabouts() if files else "")))
+            else:
+                self._from_memory_to_file()
+            lost = self.lost + (0 if written else len(self._memory))
+            told = [f"{lost} events are lost"] if lost else []
+            if not written and (self._live or self._full or self._left):
+                told.append(self._whereabouts())
+            return "; ".join(told)
 
     def _whereabouts(self) -> str:
         if self._folder is None:

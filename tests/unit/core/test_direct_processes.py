@@ -1,0 +1,381 @@
+"""Processes that write directly, ended in every way: what a call returned for is in the ledger, once.
+
+The oracle knows none of the code under test: each process notes the id of every call that returned, and the
+tables must hold those, and count as many as they hold.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from agentops_monitoring import cli
+
+from .dynamodb_server import HANG, DynamoDbServer, Fault, dynamodb_server
+
+RUNTIME = Path(__file__).parents[3] / "runtime"
+PRELUDE = """
+import asyncio, multiprocessing, os, signal, sys, threading, time
+from agentops_monitoring import AgentOpsMonitor
+monitor = AgentOpsMonitor("a")
+def record(n, kind="test_passed", **data):
+    for i in range(n):
+        os.write(1, (monitor.record_event(kind, {"i": i, **data}) + chr(10)).encode())
+"""
+
+
+class Agents:
+    """Agents' processes, the tables that they write to, and the folder for what they could not."""
+
+    def __init__(self, server: DynamoDbServer, home: Path) -> None:
+        self.server = server
+        self.folder = home / "spill"
+        self._home = home
+        self._numbers = count()
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(RUNTIME),
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AGENTOPS_SPILL_DIR": str(self.folder),
+        }
+
+    def start(self, code: str, **env: str) -> Agent:
+        """Run code after the prelude; it may wait for its stdin to close."""
+        out = self._home / f"out-{next(self._numbers)}"
+        with out.open("wb") as stdout, out.with_suffix(".err").open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PRELUDE + code],
+                env={**self.env, **env},
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        self._started.append(process)
+        return Agent(process, out)
+
+    def stop(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+            assert process.stdin
+            process.stdin.close()
+
+    @property
+    def waiting(self) -> list[Path]:
+        """Files in which lines wait."""
+        return sorted(self.folder.iterdir()) if self.folder.exists() else []
+
+    def check(self, *agents: Agent, in_flight: int = 0) -> None:
+        """Compare the tables with what the agents noted; `in_flight` calls may have been cut off."""
+        noted = {line for agent in agents for line in agent.noted}
+        items = self.server.tables.scan(TableName="agent-monitoring")["Items"]
+        held = {item["sk"]["S"].split("#")[1] for item in items}
+        assert noted
+        assert noted - held == set()
+        assert len(held - noted) <= in_flight
+        totals = [
+            item["events"]["N"]
+            for item in self.server.tables.scan(TableName="agent-ledger")["Items"]
+            if item["pk"]["S"].startswith("H#") and item["sk"]["S"] == "TOTAL"
+        ]
+        assert sum(map(int, totals)) == len(held)
+
+
+class Agent:
+    """A process, and what it noted."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
+        self.process = process
+        self._out = out
+
+    @property
+    def noted(self) -> list[str]:
+        return self._out.read_text().split("\n")[:-1]
+
+    @property
+    def said(self) -> str:
+        return self._out.with_suffix(".err").read_text()
+
+    def wait_for(self, lines: int) -> None:
+        until = time.monotonic() + 30
+        while len(self.noted) < lines:
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < until, self.said
+            time.sleep(0.005)
+
+    def end(self, code: int = 0) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(60) == code, self.said
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[Agents]:
+    with dynamodb_server() as server:
+        started = Agents(server, tmp_path)
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
+@pytest.fixture
+def replay(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the command reach the same tables."""
+    for name, value in agents.env.items():
+        monkeypatch.setenv(name, value)
+
+
+_BUSY = """
+def work(n):
+    for i in range(100_000):
+        record(1, text="x" * (150_000 if i % 40 == n else 10))
+        time.sleep(0.01)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_a_random_moment_loses_nothing(agents: Agents, replay: None, full_size: bool) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    noted: list[Agent] = []
+    for _ in range(100 if full_size else 1):
+        pair = [agents.start(_BUSY), agents.start(_BUSY)]
+        for agent in pair:
+            agent.wait_for(1)
+        time.sleep(chance.uniform(0, 1))
+        for agent in pair:
+            agent.process.kill()
+            agent.process.wait()
+        noted += pair
+        if len(noted) == 2:
+            assert agents.waiting
+    assert cli.main(["replay"]) == 0
+    assert agents.waiting == []
+    agents.check(*noted, in_flight=8 * len(noted))
+
+
+_WAIT = "sys.stdin.read()\n"
+_OWN_HANDLER = """
+def on_sigterm(number, frame):
+    record(1, "issue_detected")
+    if callable(before): before(number, frame)
+    sys.exit(7)
+"""
+_SET = "before = signal.signal(signal.SIGTERM, on_sigterm)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "ends_with", "in_flight"),
+    [
+        ("record(30)\n" + _WAIT, -signal.SIGTERM, 0),
+        ("while True: record(1); time.sleep(0.001)", -signal.SIGTERM, 1),
+        (_OWN_HANDLER + _SET + "record(29)\n" + _WAIT, 7, 0),
+        (_OWN_HANDLER + "record(29)\n" + _SET + _WAIT, 7, 0),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN); record(30)\n" + _WAIT, 0, 0),
+        ("threading.Thread(target=record, args=(30,)).start()\n" + _WAIT, -signal.SIGTERM, 0),
+    ],
+    ids=["waiting", "recording", "own handler before", "own handler after", "ignored", "not the main thread"],
+)  # fmt: skip
+def test_sigterm(
+    agents: Agents, replay: None, code: str, ends_with: int, in_flight: int, request: pytest.FixtureRequest
+) -> None:
+    agent = agents.start(code)
+    agent.wait_for(29)
+    if "own handler" not in request.node.callspec.id:
+        agent.wait_for(30)
+    time.sleep(0.05)
+    agent.process.send_signal(signal.SIGTERM)
+    if ends_with == 0:
+        time.sleep(0.1)
+        assert agent.process.poll() is None
+    agent.end(ends_with)
+    if "not the main thread" in request.node.callspec.id:
+        # Only the main thread can have a handler set, so there was none; but nothing is lost.
+        assert cli.main(["replay"]) == 0
+    assert agents.waiting == []
+    agents.check(agent, in_flight=in_flight)
+
+
+_FORKS = """
+record(50)
+children = []
+for n in range({children}):
+    child = os.fork()
+    if child == 0:
+        record(20, "test_failed")
+        os._exit(0) if n % 3 == 0 else sys.exit()
+    children.append(child)
+    record(5)
+for child in children: os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.slow
+def test_forks_write_what_is_theirs(agents: Agents, replay: None, full_size: bool) -> None:
+    children = 40 if full_size else 4
+    agent = agents.start(_FORKS.format(children=children))
+    agent.end()
+    assert len(agent.noted) == 50 + 25 * children
+    # Those that ended without any handler left theirs.
+    assert len(agents.waiting) == (children + 2) // 3
+    assert cli.main(["replay"]) == 0
+    assert agents.waiting == []
+    agents.check(agent)
+
+
+_MAIN = (
+    PRELUDE
+    + """
+if __name__ == "__main__":
+    record(3)
+    children = [multiprocessing.get_context(method).Process(target=record, args=(20,))
+                for method in ("fork", "spawn", "forkserver")]
+    for child in children: child.start()
+    for child in children: child.join()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(record, [5] * 4)
+        pool.close(); pool.join()
+"""
+)
+
+
+def test_children_of_multiprocessing_write_all_before_they_end(agents: Agents, tmp_path: Path) -> None:
+    main = tmp_path / "main.py"
+    main.write_text(_MAIN)
+    agent = agents.start(f"sys.stdout.flush(); os.execv(sys.executable, [sys.executable, {str(main)!r}])")
+    agent.end()
+    assert len(agent.noted) == 3 + 60 + 20
+    assert agents.waiting == []
+    agents.check(agent)
+
+
+def test_a_server_that_hangs_holds_nobody_up(agents: Agents, replay: None) -> None:
+    agents.server.fault = lambda operation: HANG
+    agent = agents.start(
+        "from agentops_monitoring import direct; direct.EXIT_SECONDS = 0.5\n"
+        "async def work():\n"
+        "    async def one(n): record(20, task=n); await asyncio.sleep(0)\n"
+        "    await asyncio.gather(*map(one, range(10)))\n"
+        "asyncio.run(work())\n"
+    )
+    agent.end()
+    assert len(agent.noted) == 200
+    assert str(agents.folder) in agent.said
+    assert "agentops-monitoring replay" in agent.said
+    assert agents.server.tables.tables == {}
+    agents.server.fault = lambda operation: None
+    assert cli.main(["replay"]) == 0
+    assert agents.waiting == []
+    agents.check(agent)
+
+
+def test_errors_of_the_tables_at_random(agents: Agents, full_size: bool) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    errors: list[Fault] = [
+        (500, "InternalServerError"), (503, "ServiceUnavailable"), (400, "ThrottlingException"),
+        (400, "ProvisionedThroughputExceededException"), (400, "ExpiredTokenException"),
+    ]  # fmt: skip
+
+    def fault(operation: str) -> Fault:
+        return chance.choice(errors) if chance.random() < 0.2 else None
+
+    agents.server.fault = fault
+    agent = agents.start(
+        "from agentops_monitoring import direct; direct.EXIT_SECONDS = 100\n"
+        f"record({5_000 if full_size else 300}); record(1, text='x' * 500_000)"
+    )
+    agent.end()
+    assert agents.waiting == []
+    agents.check(agent)
+
+
+def test_without_permission_all_is_left_to_a_replay_and_said_once(agents: Agents, replay: None) -> None:
+    agents.server.fault = lambda operation: (400, "AccessDeniedException")
+    agent = agents.start("record(10)\n" + _WAIT)
+    until = time.monotonic() + 30
+    while "agentops-monitoring replay" not in agent.said:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    asked = len(agents.server.requests)
+    # The process lives, and yet the files are another's to take.
+    agents.server.fault = lambda operation: None
+    assert cli.main(["replay"]) == 0
+    agents.check(agent)
+    assert asked <= 2
+    agent.end()
+    assert agent.said.count("AccessDenied") == 1
+    assert agents.waiting == []
+
+
+def test_in_lambda_the_line_is_on_stdout_whatever_the_tables_do(agents: Agents) -> None:
+    env = {"AWS_LAMBDA_FUNCTION_NAME": "f", "MONITORING_TABLE_NAME": "agent-monitoring"}
+    code = (
+        "from agentops_monitoring import direct; direct.EXIT_SECONDS = 0\n"
+        "begun = time.monotonic()\n"
+        "for i in range(20): monitor.record_event('test_passed', {'i': i})\n"
+        "assert time.monotonic() - begun < 3 * direct.THROUGH_SECONDS\n"
+    )
+    agents.server.fault = lambda operation: HANG
+    agent = agents.start(code, **env)
+    agent.end()
+    assert len(agent.noted) == 20
+    assert agents.waiting == []
+
+    agents.server.fault = lambda operation: None
+    agent = agents.start("for i in range(3): monitor.record_event('test_passed')\nos._exit(0)", **env)
+    agent.end()
+    assert len(agents.server.tables.scan(TableName="agent-monitoring")["Items"]) == 3
+
+
+def test_where_no_file_may_grow_events_wait_in_memory(agents: Agents) -> None:
+    agent = agents.start(
+        "import resource; from agentops_monitoring import outbox; outbox._NO_FILE_SECONDS = 60\n"
+        "ids = [monitor.record_event('test_passed', {'i': i}) for i in range(2)]\n"
+        "held, = os.listdir(os.environ['AGENTOPS_SPILL_DIR'])\n"
+        "size = os.stat(os.path.join(os.environ['AGENTOPS_SPILL_DIR'], held)).st_size\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))\n"
+        "ids += [monitor.record_event('test_passed', {'i': i}) for i in range(50)]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "for each in ids: os.write(1, (each + chr(10)).encode())\n"
+    )
+    agent.end()
+    assert len(agent.noted) == 52
+    assert agent.said.count("takes no more") == 1
+    assert agents.waiting == []
+    agents.check(agent)
+
+
+def test_without_a_folder_and_with_a_full_queue_what_is_lost_is_said_and_counted(agents: Agents) -> None:
+    in_the_way = agents.folder
+    in_the_way.write_text("a file")
+    agents.server.fault = lambda operation: HANG
+    agent = agents.start(
+        "from agentops_monitoring import direct, outbox; direct.EXIT_SECONDS = 0.2\n"
+        "direct.Outbox = lambda folder: outbox.Outbox(folder, max_queued=7)\n"
+        "record(20)\n"
+    )
+    agent.end()
+    assert "no file can be written" in agent.said
+    assert agent.said.count("the queue is full, events are lost") == 1
+    assert "20 events are lost" in agent.said
+    in_the_way.unlink()
