@@ -7,7 +7,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -36,6 +36,8 @@ class Aws:
     def __init__(self, url: str) -> None:
         self.url = url
         self.requests: list[tuple[str, Any]] = []
+        self.raw: list[tuple[str, bytes, Any]] = []
+        """The same with their headers, and those that are no JSON."""
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
 
     def answer(self, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
@@ -56,7 +58,9 @@ def aws_server() -> Iterator[Aws]:
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
-            aws.requests.append((self.path, json.loads(raw)))
+            aws.raw.append((self.path, raw, self.headers))
+            with suppress(ValueError):  # a function's payload may be anything
+                aws.requests.append((self.path, json.loads(raw)))
             status, headers, body = aws.answers.pop(0)
             self.send_response(status)
             for name, value in headers.items():
