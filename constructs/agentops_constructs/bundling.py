@@ -28,7 +28,13 @@ RUNTIME = lambda_.Runtime.PYTHON_3_13
 EXPORT_REQUIREMENTS = Path(__file__).with_name("export-requirements.txt")
 MONITOR = "agentops_monitoring"
 # What only the plane's functions run, or nothing that is deployed; an agent's cold start should not carry it.
-PLANE_ONLY = frozenset({"analysis", "export", "functions", "ledger", "notify", "testing", "views"})
+# Nor the direct way to the ledger, which leads there with the plane's modules only.
+PLANE_ONLY = frozenset(
+    {
+        *("analysis", "export", "functions", "ledger", "notify", "testing", "views"),
+        *("__main__.py", "catalogue.py", "cli.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
+    }
+)
 _PLATFORMS = {
     "arm64": ("manylinux2014_aarch64", "manylinux_2_28_aarch64"),
     "x86_64": ("manylinux2014_x86_64", "manylinux_2_28_x86_64"),

@@ -83,13 +83,16 @@ def choose() -> Transport:
     """Return where this process's events go, as the settings say."""
     global chosen
     configured = settings.load()
+    transport: Transport = STDOUT
     if configured.transport == "direct":
-        from agentops_monitoring.direct import direct_transport
-
-        chosen = direct_transport(configured)
-    else:
-        chosen = STDOUT
-    return chosen
+        try:
+            from agentops_monitoring.direct import direct_transport
+        except ModuleNotFoundError:
+            say("this bundle can't write to tables, events go to stdout; AGENTOPS_TRANSPORT=stdout says so")
+        else:
+            transport = direct_transport(configured)
+    chosen = transport
+    return transport
 
 
 def replace(transport: Transport | None) -> Transport | None:
