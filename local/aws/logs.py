@@ -11,8 +11,8 @@ import math
 import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +38,7 @@ NOT_PERMITTED = (
 )
 _serial = itertools.count()
 _create_lock = threading.Lock()
+_stored: ContextVar[Sequence[dict[str, Any]]] = ContextVar("stored", default=())
 log = logging.getLogger("local.aws.logs")
 
 
@@ -209,13 +210,17 @@ def install(submit: Callable[[Any, Any], object]) -> Subscriptions:
     """Put EMF and our subscriptions behind every write, and our patterns behind every filter."""
     subscriptions = Subscriptions(submit)
 
-    def fan_out(group: str, stream: str, events: Sequence[dict[str, Any]]) -> None:
+    @around(cloudwatch_logs, "_append_log_events")
+    def append(stock: Callable[..., None], stream: Any, events: list[dict[str, Any]]) -> None:
+        stock(stream, events)
+        _stored.set(events)
+
+    def fan_out(group: str, stream: str, _given: object) -> None:
+        events = _stored.get()  # just now, by the same call: with the ids that FilterLogEvents tells
         for event in events:
             if '"_aws"' in event["message"]:
                 metrics.record_emf(event["message"], group)
-        arrived = time.time_ns() // 1_000_000
-        whole = [{"timestamp": arrived, "eventId": uuid.uuid4().hex, **event} for event in events]
-        subscriptions.add(group, stream, whole)
+        subscriptions.add(group, stream, events)
 
     @around(cloudwatch_logs, "_put_subscription_filter", invalid="InvalidParameterException")
     def put_subscription_filter(stock: Callable[..., Any], data: dict[str, Any]) -> Any:

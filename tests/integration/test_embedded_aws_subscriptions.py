@@ -110,12 +110,17 @@ def test_a_batch_is_of_one_stream_and_in_its_order_under_load(aws: EmbeddedAws, 
         list(pool.map(write, streams))
     aws.settle(60)
     got: dict[str, list[str]] = defaultdict(list)
+    ids: list[str] = []
     for payload in payloads(aws, url):
+        ids += [event["id"] for event in payload["logEvents"]]
         batch = [event["message"] for event in payload["logEvents"]]
         assert batch == sorted(batch)
         got[payload["logStream"]] += batch
     every = [f"wanted {batch:04d}-{line:02d}" for batch in range(rounds) for line in range(20)]
     assert {stream: sorted(lines) for stream, lines in got.items()} == dict.fromkeys(streams, every)
+    pages = aws.client("logs").get_paginator("filter_log_events")
+    stored = pages.paginate(logGroupName=group, filterPattern="wanted").build_full_result()["events"]
+    assert sorted(ids) == sorted(event["eventId"] for event in stored)
 
 
 def test_a_delivery_fits_an_asynchronous_invocation(aws: EmbeddedAws) -> None:
