@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
+from typing import Any
 
 from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_dynamodb as dynamodb
@@ -19,11 +22,16 @@ from constructs import Construct, IDependable
 
 from agentops_monitoring.catalogue import MetricDetail
 from agentops_monitoring.ledger.parse import TERMS as ledger_terms
+from agentops_monitoring.pricing import overrides, price_book
 
 from .metrics import MetricFactory
 from .naming import Names
 from .plane_functions import PlaneFunctions
 from .validation import TreeValidation, acknowledge
+
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
+_MAX_FREE_PARAMETER = 4096
+_MAX_PARAMETER = 8192
 
 
 class PlaneBase(Construct):
@@ -178,13 +186,17 @@ class MonitoringPlane(PlaneBase):
         Of the plane's functions and the agents'.
     ingest_concurrency
         Reserved concurrency of ingest; bounds the contention on rollups. The account's pool by default.
+    price_overrides
+        What models cost you where the price book does not know it: negotiated rates, models of your own, and
+        aliases such as an application inference profile's ARN; the format is `agentops_monitoring.pricing.
+        overrides`'s. Kept in an SSM parameter that ingest reads anew every five minutes.
     dashboard_suffix
         Tells dashboards of two regions apart.
 
     Raises
     ------
     ValueError
-        The environment's name, the budget or the secret's name makes no sense.
+        The environment's name, the budget, the secret's name or a price makes no sense.
     """
 
     def __init__(
@@ -202,6 +214,7 @@ class MonitoringPlane(PlaneBase):
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         ingest_concurrency: int | None = None,
         dashboard_suffix: str = "",
+        price_overrides: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(scope, id)
         if not daily_budget_usd > 0:
@@ -228,6 +241,7 @@ class MonitoringPlane(PlaneBase):
             enforce_ssl=True,
         )
         acknowledge(self.dead_letter_queue, "AwsSolutions-SQS3", "it is a dead-letter queue")
+        self.price_parameter = None if price_overrides is None else self._prices(price_overrides)
         self.functions = PlaneFunctions(self, "Functions", plane=self, ingest_concurrency=ingest_concurrency)
         self.ready_to_ingest = self._allow_log_groups()
         self._publish()
@@ -333,6 +347,21 @@ class MonitoringPlane(PlaneBase):
             principal="logs.amazonaws.com",
             source_account=stack.account,
             source_arn=f"arn:{stack.partition}:logs:{stack.region}:{stack.account}:log-group:*",
+        )
+
+    def _prices(self, given: Mapping[str, Any]) -> ssm.StringParameter:
+        text = json.dumps(given, default=str, separators=(",", ":"))
+        overrides.parse(text, price_book())
+        if len(text) > _MAX_PARAMETER:
+            raise ValueError(f"price_overrides: {len(text)} characters, a parameter holds {_MAX_PARAMETER}")
+        return ssm.StringParameter(
+            self,
+            "Prices",
+            parameter_name=self.names.parameter("prices"),
+            string_value=text,
+            tier=ssm.ParameterTier.ADVANCED
+            if len(text) > _MAX_FREE_PARAMETER
+            else ssm.ParameterTier.STANDARD,
         )
 
     def _publish(self) -> None:

@@ -42,6 +42,9 @@ class PlaneFunctions(Construct):
         for table in (events_table, decisions):
             allow_items(role, table, "PutItem")
         allow_items(role, ledger, "BatchGetItem", "BatchWriteItem", "PutItem", "Query", "UpdateItem")
+        if plane.price_parameter is not None:
+            self.ingest.add_environment("AGENTOPS_PRICES", f"ssm:{plane.price_parameter.parameter_name}")
+            allow(role, ["ssm:GetParameter"], [plane.price_parameter.parameter_arn])
         # What Lambda gives up on, after its own retries, is kept where ingest keeps what it can't read.
         self.ingest.configure_async_invoke(on_failure=FailedEvents(plane.dead_letter_queue))
 

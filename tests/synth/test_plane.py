@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from aws_cdk import App, Stack
@@ -225,3 +226,51 @@ def test_the_price_of_the_monitoring_counts_metrics_and_alarms(stack: Stack, pla
     assert few.total_usd < many.total_usd
     assert f"${many.total_usd:.2f}" in str(many)
     assert json.dumps(str(many)).count("\\n") == 0
+
+
+# --- prices of one's own
+
+
+PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1"
+
+
+def test_own_prices_reach_the_function_that_books_and_no_other() -> None:
+    stack = Stack(App(context=NO_BUNDLING), "Plane")
+    prices = {PROFILE: "claude-sonnet-4-5", "mine": {"input": 0.1, "output": Decimal("0.2")}}
+    MonitoringPlane(stack, "Monitoring", environment="team", price_overrides=prices)
+    template = Template.from_stack(stack)
+    ((parameter, body),) = template.find_resources(
+        "AWS::SSM::Parameter", {"Properties": {"Name": "/agentops/team/prices"}}
+    ).items()
+    written = json.loads(body["Properties"]["Value"])
+    assert written == {PROFILE: "claude-sonnet-4-5", "mine": {"input": 0.1, "output": "0.2"}}
+    functions = template.find_resources("AWS::Lambda::Function").values()
+    told = {
+        each["Properties"]["FunctionName"]: each["Properties"]["Environment"]["Variables"]["AGENTOPS_PRICES"]
+        for each in functions
+        if "AGENTOPS_PRICES" in each["Properties"].get("Environment", {}).get("Variables", {})
+    }
+    assert told == {"agentops-ingest-team": {"Fn::Join": ["", ["ssm:", {"Ref": parameter}]]}}
+    template.resource_properties_count_is(
+        "AWS::IAM::Policy",
+        {
+            "PolicyDocument": {
+                "Statement": Match.array_with([Match.object_like({"Action": "ssm:GetParameter"})])
+            }
+        },
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prices", "named"),
+    [
+        ({"mine": {"input": 1}}, "mine.output"),
+        ({"mine": {"input": -1, "output": 1}}, "mine.input"),
+        ({PROFILE: "claude-sonet-4-5"}, "claude-sonet-4-5"),
+        ({f"model-{index}": {"input": 1, "output": 1} for index in range(300)}, "price_overrides"),
+    ],
+)
+def test_prices_that_make_no_sense_fail_at_synth(prices: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        MonitoringPlane(Stack(App(context=NO_BUNDLING), "Plane"), "Monitoring", price_overrides=prices)

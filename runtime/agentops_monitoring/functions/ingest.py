@@ -16,6 +16,7 @@ from agentops_monitoring.ledger.metrics import BusiestPairs, Pair, metric_lines
 from agentops_monitoring.ledger.parse import decode, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerWriter, WriteResult
+from agentops_monitoring.pricing import overrides
 
 _RESERVE_S = 3.0
 """Time kept for dead letters and metrics, and to raise before Lambda ends the function."""
@@ -53,6 +54,7 @@ class Ingest:
         except (KeyError, TypeError):
             raise ValueError("this function takes CloudWatch Logs subscriptions only") from None
         deadline = time.monotonic() + max(1.0, remaining_s - _RESERVE_S)
+        overrides.refresh()
         try:
             payload = decode(data)
         except Refused as refused:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
-from os import path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentops_monitoring.pricing.rates import Model, Rates, matches
 from agentops_monitoring.pricing.usage import FEES, TokenUsage
+
+if TYPE_CHECKING:
+    from agentops_monitoring.pricing.overrides import Overrides
 
 _EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
 _ZERO = Decimal(0)
@@ -118,14 +121,44 @@ def price_book() -> Book:
     if _book is None:
         with _loading:
             if _book is None:
-                with open(path.join(path.dirname(__file__), "book.json"), encoding="utf-8") as file:
+                with open(os.path.join(os.path.dirname(__file__), "book.json"), encoding="utf-8") as file:
                     _book = Book(json.load(file))
     return _book
 
 
+_overrides: Overrides | None = None
+_overrides_read = False
+
+
+def use(overrides: Overrides | None) -> None:
+    """Put prices before the book's from now on; None for the book alone."""
+    global _overrides, _overrides_read
+    with _loading:
+        _overrides, _overrides_read = overrides, True
+        _find.cache_clear()
+        resolve.cache_clear()
+        _known.clear()
+
+
+def _own() -> Overrides | None:
+    if not _overrides_read:
+        from agentops_monitoring.pricing.overrides import VARIABLE, from_file
+
+        use(from_file(price_book()) if os.environ.get(VARIABLE) else None)
+    return _overrides
+
+
 @lru_cache(maxsize=1024)
 def _find(name: str, region: str | None) -> Model | None:
-    return price_book().find(name, region)
+    own = _own()
+    if own is None:
+        return price_book().find(name, region)
+    name = own.renamed(name)
+    exact = own.named(name)
+    if exact is not None:
+        return exact
+    found = price_book().find(name, region)
+    return None if found is None else own.instead_of(found)
 
 
 @lru_cache(maxsize=1024)

@@ -82,17 +82,18 @@ def _units(rates: Sequence[Rate | None]) -> tuple[tuple[int, ...] | None, int]:
 class Model:
     """One model of one provider."""
 
-    __slots__ = ("_days", "_raw", "id", "provider")
+    __slots__ = ("_days", "id", "provider", "raw")
 
     def __init__(self, provider: str, raw: Mapping[str, Any]) -> None:
         self.provider = provider
         self.id: str = raw["id"]
-        self._raw = raw
+        self.raw = raw
+        """As the book has it."""
         self._days: dict[tuple[str, int], Rates | None] = {}
 
     def matches(self, name: str) -> bool:
         """Whether a name means this model."""
-        return matches(self._raw["match"], name)
+        return matches(self.raw["match"], name)
 
     def rates(self, tier: str, day: int) -> Rates | None:
         """Return the rates of a tier on a day, counted from 1970; None where the book knows none."""
@@ -109,19 +110,19 @@ class Model:
     def _read(self, tier: str, day: str) -> Rates | None:
         tier, _, country = tier.partition("@")
         factor = _PREMIUMS.get((self.provider, country)) if country else _ONE
-        standard = _active(self._raw["prices"], day)
+        standard = _active(self.raw["prices"], day)
         if standard is None or factor is None:
             return None
         if tier == "standard":
             return Rates(standard, factor)
-        special = _active(self._raw.get("tiers", {}).get(tier, ()), day)
+        special = _active(self.raw.get("tiers", {}).get(tier, ()), day)
         return None if special is None else Rates({**standard, **special}, factor)
 
 
 def _active(periods: Sequence[Any], day: str) -> Mapping[str, Any] | None:
     for since, prices in reversed(periods):
         if since is None or since <= day:
-            found: Mapping[str, Any] = prices
+            found: Mapping[str, Any] | None = prices
             return found
     return None
 
