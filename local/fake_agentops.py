@@ -277,6 +277,7 @@ def _row(span: Span, resource: dict[str, Any], scope: str) -> dict[str, Any]:
         "status": Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower(),
         "status_message": span.status.message,
         "attributes": _attributes(span.attributes),
+        "events": {event.name: _attributes(event.attributes) for event in span.events},
         "resource": resource,
         "scope": scope,
         "received_at": time.time(),

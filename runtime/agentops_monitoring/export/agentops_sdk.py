@@ -151,7 +151,7 @@ def _quiet() -> None:
 
 def _readable(span: Span, token: Token) -> ReadableSpan:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -165,6 +165,7 @@ def _readable(span: Span, token: Token) -> ReadableSpan:
         parent=context(span.parent_id, is_remote=span.kind == "consumer") if span.parent_id else None,
         resource=Resource({**span.resource, c.AO_PROJECT: token.project_id}),
         attributes=span.attributes,
+        events=[Event(name, told, span.end_ns) for name, told in span.events.items()],
         kind=SpanKind[span.kind.upper()],
         status=Status(StatusCode.OK) if span.error is None else Status(StatusCode.ERROR, span.error),
         start_time=span.start_ns,

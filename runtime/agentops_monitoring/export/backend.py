@@ -95,4 +95,5 @@ def chunks(sizes: Sequence[int]) -> Iterator[slice]:
 
 def size_of(span: Span) -> int:
     """Characters of a span's texts."""
-    return len(span.name) + sum(len(key) + len(str(value)) for key, value in span.attributes.items())
+    told = [span.attributes, *span.events.values()]
+    return len(span.name) + sum(len(key) + len(str(value)) for each in told for key, value in each.items())

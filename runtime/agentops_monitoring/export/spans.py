@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from agentops_monitoring.event_types import SPAN, AgentEventType
+from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.export import conventions as c
-
-Attribute: TypeAlias = str | int | float | bool
+from agentops_monitoring.export import records
+from agentops_monitoring.export.parts import (
+    Attribute,
+    Event,
+    Parts,
+    as_json,
+    count,
+    duration_ms,
+    error_of,
+    number,
+    text,
+)
 
 NS_PER_MS = 1_000_000
-
-MAX_INTEGER = 2**63 - 1
-"""What OTLP's integers hold."""
 
 
 class MalformedEvent(ValueError):
     """An event that no span can be made of, now or later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event of the ledger, as much of it as a span needs."""
-
-    id: str
-    type: str
-    agent: str
-    environment: str
-    at: str
-    """RFC 3339, UTC, milliseconds."""
-    workflow_id: str
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    request_id: str | None
-    data: Mapping[str, Any]
-    cost_usd: Decimal | None = None
-    """The ledger's price of a model call; None when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +45,8 @@ class Span:
     """Why it failed; None is success."""
     attributes: Mapping[str, Attribute]
     resource: Mapping[str, str]
-
-
-@dataclass(slots=True)
-class _Parts:
-    """What differs from one type of event to another."""
-
-    label: str
-    kind: str = "internal"
-    agentops_kind: str = "operation"
-    duration_ms: int = 0
-    error: str | None = None
-    attributes: dict[str, Attribute | None] = field(default_factory=dict)
+    events: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
+    """What happened when it ended, by name: attributes."""
 
 
 def span_of(event: Event) -> Span | None:
@@ -100,6 +74,9 @@ def span_of(event: Event) -> Span | None:
         c.EVENT_ID: event.id,
         c.EVENT_TYPE: event.type,
         c.INVOCATION_ID: event.request_id,
+        c.USER_ID: event.user_id,
+        c.SESSION_ID: event.session_id,
+        c.AO_TAGS: tuple(f"{name}:{as_json(value)}" for name, value in (event.tags or {}).items()) or None,
         **parts.attributes,
     }
     return Span(
@@ -111,35 +88,42 @@ def span_of(event: Event) -> Span | None:
         start_ns=max(0, end_ns - parts.duration_ms * NS_PER_MS),
         end_ns=end_ns,
         error=None if parts.error is None else _encodable(parts.error),
-        attributes={
-            key: _encodable(value) if isinstance(value, str) else value
-            for key, value in attributes.items()
-            if value is not None
-        },
+        attributes=_told(attributes),
         resource={
             c.SERVICE_NAME: _encodable(event.agent),
             c.SERVICE_NAMESPACE: f"agentops-{event.environment}",
             c.DEPLOYMENT_ENVIRONMENT: event.environment,
             c.AO_ENVIRONMENT: event.environment,
         },
+        events={name: _told(told) for name, told in parts.events.items()},
     )
 
 
-def _name(parts: _Parts) -> str:
+def _told(attributes: Mapping[str, Attribute | None]) -> dict[str, Attribute]:
+    return {key: _clean(value) for key, value in attributes.items() if value is not None}
+
+
+def _clean(value: Attribute) -> Attribute:
+    if isinstance(value, tuple):
+        return tuple(_encodable(each) for each in value)
+    return _encodable(value) if isinstance(value, str) else value
+
+
+def _name(parts: Parts) -> str:
     """AgentOps' pages tell kinds apart by the end of a span's name; what has no such end and any gen_ai
     attribute is drawn as a model call."""
     return parts.label if parts.agentops_kind == "llm" else f"{parts.label}.{parts.agentops_kind}"
 
 
-def _invocation(event: Event) -> _Parts:
+def _invocation(event: Event) -> Parts:
     failed = event.type == AgentEventType.INVOCATION_FAILED
-    error = _error_of(event.data) if failed else {}
-    return _Parts(
+    error = error_of(event.data) if failed else {}
+    return Parts(
         label=event.agent,
         # What started it is another agent's message, or something outside all traces.
         kind="consumer" if event.parent_id else "server",
         agentops_kind="agent",
-        duration_ms=_duration_ms(event.data),
+        duration_ms=duration_ms(event.data),
         error=f"{error.get('type', 'Error')}: {error.get('message', '')}" if failed else None,
         attributes={
             c.OPERATION_NAME: c.OPERATION_INVOKE_AGENT,
@@ -151,25 +135,25 @@ def _invocation(event: Event) -> _Parts:
     )
 
 
-def _llm(event: Event) -> _Parts:
+def _llm(event: Event) -> Parts:
     data = event.data
     model = str(data.get(c.REQUEST_MODEL) or "unknown")
-    fresh = _count(data, c.INPUT_TOKENS)
-    output = _count(data, c.OUTPUT_TOKENS)
-    read = _count(data, c.CACHE_READ_TOKENS)
-    written = _count(data, c.CACHE_WRITE_TOKENS) + _count(data, "cache_creation_1h.input_tokens")
+    fresh = count(data, c.INPUT_TOKENS)
+    output = count(data, c.OUTPUT_TOKENS)
+    read = count(data, c.CACHE_READ_TOKENS)
+    written = count(data, c.CACHE_WRITE_TOKENS) + count(data, "cache_creation_1h.input_tokens")
     cost = event.cost_usd
-    return _Parts(
+    return Parts(
         label=f"{c.OPERATION_CHAT} {model}",
         kind="client",
         agentops_kind="llm",
-        duration_ms=_duration_ms(data),
+        duration_ms=duration_ms(data),
         attributes={
             c.OPERATION_NAME: c.OPERATION_CHAT,
             c.AGENT_NAME: event.agent,
-            c.PROVIDER: _text(data.get(c.PROVIDER)),
+            c.PROVIDER: text(data.get(c.PROVIDER)),
             c.REQUEST_MODEL: model,
-            c.RESPONSE_ID: _text(data.get(c.RESPONSE_ID)),
+            c.RESPONSE_ID: text(data.get(c.RESPONSE_ID)),
             c.INPUT_TOKENS: fresh + read + written,
             c.OUTPUT_TOKENS: output,
             c.CACHE_READ_TOKENS: read,
@@ -188,81 +172,69 @@ def _llm(event: Event) -> _Parts:
     )
 
 
-def _decision(event: Event) -> _Parts:
+def _decision(event: Event) -> Parts:
     data = event.data
-    return _Parts(
-        label=f"decision {_text(data.get('decision_type')) or 'unknown'}",
+    return Parts(
+        label=f"decision {text(data.get('decision_type')) or 'unknown'}",
         attributes={
-            c.AO_REASONING: _json(data.get("reasoning_chain")),
-            c.AO_INPUT: _json(data.get("inputs")),
-            c.AO_OUTPUT: _json(data.get("outputs")),
-            c.DECISION_ID: _text(data.get("decision_id")),
-            c.DECISION_TYPE: _text(data.get("decision_type")),
-            c.DECISION_CONFIDENCE: _number(data.get("confidence_score")),
-            c.DECISION_ALTERNATIVES: _json(data.get("alternatives")),
+            c.AO_REASONING: as_json(data.get("reasoning_chain")),
+            c.AO_INPUT: as_json(data.get("inputs")),
+            c.AO_OUTPUT: as_json(data.get("outputs")),
+            c.DECISION_ID: text(data.get("decision_id")),
+            c.DECISION_TYPE: text(data.get("decision_type")),
+            c.DECISION_CONFIDENCE: number(data.get("confidence_score")),
+            c.DECISION_ALTERNATIVES: as_json(data.get("alternatives")),
         },
     )
 
 
-def _message(event: Event) -> _Parts:
+def _message(event: Event) -> Parts:
     data = event.data
     sent = event.type == AgentEventType.MESSAGE_SENT
-    return _Parts(
-        label=f"{'send' if sent else 'receive'} {_text(data.get('message_type')) or 'message'}",
+    return Parts(
+        label=f"{'send' if sent else 'receive'} {text(data.get('message_type')) or 'message'}",
         kind="producer" if sent else "consumer",
         attributes={
-            c.AO_FROM: _text(data.get("from")),
-            c.AO_TO: _text(data.get("to")),
-            c.MESSAGE_ID: _text(data.get("message_id")),
+            c.AO_FROM: text(data.get("from")),
+            c.AO_TO: text(data.get("to")),
+            c.MESSAGE_ID: text(data.get("message_id")),
             c.MESSAGE_OPERATION: "send" if sent else "receive",
-            c.MESSAGE_TYPE: _text(data.get("message_type")),
-            c.MESSAGE_HOP: _number(data.get("hop")),
-            c.MESSAGE_LATENCY: _number(data.get("latency_ms")),
+            c.MESSAGE_TYPE: text(data.get("message_type")),
+            c.MESSAGE_HOP: number(data.get("hop")),
+            c.MESSAGE_LATENCY: number(data.get("latency_ms")),
         },
     )
 
 
-def _workflow(event: Event) -> _Parts:
+def _workflow(event: Event) -> Parts:
     failed = event.type == AgentEventType.WORKFLOW_FAILED
-    reason = _text(event.data.get("reason"))
+    reason = text(event.data.get("reason"))
     # No length of its own: AgentOps takes a trace's name from the span that starts first and its state from
     # the one that starts last, so the root must stay the first and this the last.
-    return _Parts(
+    return Parts(
         label=event.type,
         agentops_kind="workflow",
         error=(reason or "workflow failed") if failed else None,
         attributes={
             c.AO_END_STATE: "Error" if failed else "Success",
-            c.AO_OUTPUT: _json(event.data),
+            c.AO_OUTPUT: as_json(event.data),
             c.WORKFLOW_REASON: reason,
-            c.WORKFLOW_DURATION: _number(event.data.get("duration_ms")),
+            c.WORKFLOW_DURATION: number(event.data.get("duration_ms")),
         },
     )
 
 
-def _stretch(event: Event) -> _Parts:
-    """What `monitor.span(name)` leaves: the parent of everything recorded inside."""
-    error = _error_of(event.data)
-    return _Parts(
-        label=_text(event.data.get("name")) or event.type,
-        agentops_kind="task",
-        duration_ms=_duration_ms(event.data),
-        error=error.get("type", "Error") if error else None,
-        attributes={c.ERROR_TYPE: error.get("type"), c.AO_OUTPUT: _json(event.data)},
-    )
-
-
-def _domain(event: Event) -> _Parts:
+def _domain(event: Event) -> Parts:
     failed = event.type == AgentEventType.TEST_FAILED
-    return _Parts(
+    return Parts(
         label=event.type,
-        duration_ms=_duration_ms(event.data),
+        duration_ms=duration_ms(event.data),
         error="tests failed" if failed else None,
-        attributes={c.AO_OUTPUT: _json(event.data or None)},
+        attributes={c.AO_OUTPUT: as_json(event.data or None)},
     )
 
 
-_MAPPERS: Final[Mapping[str, Callable[[Event], _Parts]]] = {
+_MAPPERS: Final[Mapping[str, Callable[[Event], Parts]]] = {
     AgentEventType.INVOCATION_COMPLETED: _invocation,
     AgentEventType.INVOCATION_FAILED: _invocation,
     AgentEventType.LLM_USAGE: _llm,
@@ -271,7 +243,7 @@ _MAPPERS: Final[Mapping[str, Callable[[Event], _Parts]]] = {
     AgentEventType.MESSAGE_RECEIVED: _message,
     AgentEventType.WORKFLOW_COMPLETED: _workflow,
     AgentEventType.WORKFLOW_FAILED: _workflow,
-    SPAN: _stretch,
+    **records.MAPPERS,
 }
 
 
@@ -294,42 +266,6 @@ def _time_ns(at: str) -> int:
     return ms * NS_PER_MS
 
 
-def _duration_ms(data: Mapping[str, Any]) -> int:
-    """Rounded up, so that a span starts no later than what happened inside it."""
-    duration = _number(data.get("duration_ms"))
-    return max(0, math.ceil(duration)) if duration is not None else 0
-
-
-def _number(value: object) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    # Not a number compares false.
-    return value if -MAX_INTEGER <= value <= MAX_INTEGER else None
-
-
-def _count(data: Mapping[str, Any], key: str) -> int:
-    number = _number(data.get(key))
-    return max(0, int(number)) if number is not None else 0
-
-
 def _encodable(text: str) -> str:
     """A lone surrogate, which JSON can spell, would make a whole request fail, now and at each repetition."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _json(value: object) -> str | None:
-    """Text as it is; anything else as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
-def _error_of(data: Mapping[str, Any]) -> dict[str, str]:
-    error = data.get("error")
-    if not isinstance(error, Mapping):
-        return {} if error is None else {"message": str(error)}
-    return {key: str(value) for key, value in error.items() if value is not None}

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
-from agentops_monitoring.export.spans import Event, MalformedEvent
+from agentops_monitoring.export.parts import Event
+from agentops_monitoring.export.spans import MalformedEvent
 from agentops_monitoring.ledger.payload import unpack
 
 Item: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -83,12 +84,20 @@ def event_of(item: Item, environment: str) -> Event:
         request_id=text_of(item, "request_id"),
         data=_data_of(item),
         cost_usd=_price_of(item),
+        user_id=text_of(item, "user_id"),
+        session_id=text_of(item, "session_id"),
+        tags=_tags_of(item),
     )
 
 
 def _price_of(item: Item) -> Decimal | None:
     price = item.get("cost_usd", {}).get("N")
     return None if price is None else Decimal(price)
+
+
+def _tags_of(item: Item) -> Mapping[str, Any] | None:
+    tags = text_of(item, "tags")
+    return None if tags is None else json.loads(tags)
 
 
 def _data_of(item: Item) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import pytest
 
-from tests.unit.export.factory import CHAIN, INVOCATION, TRACE, workflow
+from tests.unit.export.factory import CHAIN, INVOCATION, TRACE, item, record, workflow
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("agentops") is None,
@@ -208,6 +208,23 @@ def test_lasting_server_error_is_bounded(server: Any, run: Runner) -> None:
     result = run(workflow(), remaining_ms=5_000)
     assert len(result.failures) == 1
     assert result.seconds < 8
+
+
+def test_events_within_a_span_arrive(server: Any, run: Runner) -> None:
+    told = {"decision_id": "d1", "correct": False, "score": 0.25, "evidence": "tests failed"}
+    outcome = item("decision_outcome", 1, told, tags='{"team":"shop"}')
+    assert run([record(outcome, 1)]).failures == []
+    (span,) = server.fake.spans
+    assert span["attributes"]["agentops.tags"] == ["team:shop"]
+    assert span["events"] == {
+        "gen_ai.evaluation.result": {
+            "gen_ai.evaluation.name": "decision",
+            "gen_ai.evaluation.score.value": 0.25,
+            "gen_ai.evaluation.score.label": "incorrect",
+            "gen_ai.evaluation.explanation": "tests failed",
+            "agentops.decision.id": "d1",
+        }
+    }
 
 
 @pytest.mark.parametrize("path", ["/v3/auth/token", "/v1/traces"])

@@ -13,14 +13,15 @@ from moto import mock_aws
 
 from agentops_monitoring.export.backend import DeliveryError
 from agentops_monitoring.export.lookup import Lookup
-from agentops_monitoring.export.spans import Event, MalformedEvent
+from agentops_monitoring.export.parts import Event
+from agentops_monitoring.export.spans import MalformedEvent
 from agentops_monitoring.export.stream import Item, event_of, inserted
 from agentops_monitoring.ledger import events as ledger_events
 from agentops_monitoring.ledger.events import Source, read_event
+from agentops_monitoring.ledger.items import render
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import pack
 from agentops_monitoring.ledger.schema import Tables
-from agentops_monitoring.ledger.transaction import render
 from tests.unit.export.factory import AT, CHAIN, INVOCATION, TRACE, image, item, record, span_id
 
 TABLES = Tables("agent-monitoring", "agent-decisions", "agent-ledger")

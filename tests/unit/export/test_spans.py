@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.event_types import RECORDS, AgentEventType
 from agentops_monitoring.export.spans import MalformedEvent, Span, span_of
 from agentops_monitoring.export.stream import event_of
 from tests.unit.export.factory import CHAIN, INVOCATION, LLM, TRACE, image, item
@@ -181,22 +181,26 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-known_keys = st.sampled_from([*LLM, "error", "hop", "reason", "reasoning_chain", "confidence_score", "from"])
+known_keys = st.sampled_from(
+    [*LLM, "error", "hop", "reason", "reasoning_chain", "confidence_score", "from"]
+    + ["score", "correct", "evidence", "decision_type", "remaining_ms", "metadata"]
+    + [f"gen_ai.tool.{name}" for name in ("name", "call.arguments", "call.result")]
+)
 
 
 @given(
-    st.sampled_from([str(type_) for type_ in AgentEventType if type_ != "invocation_started"]),
+    st.sampled_from([str(type_) for type_ in (*AgentEventType, *RECORDS) if type_ != "invocation_started"]),
     st.dictionaries(known_keys, json_values, max_size=6),
 )
 def test_odd_data_never_makes_a_span_that_cannot_be_encoded(type_: str, data: dict[str, Any]) -> None:
     """A span that fails to encode would fail its whole request, and every repetition of it."""
-    made = span(type_, data)
+    made = span(type_, data | {"gen_ai.operation.name": "execute_tool"})
     assert 0 <= made.start_ns <= made.end_ns
     for text in (made.name, made.error or "", *made.resource.values()):
         text.encode()
-    for value in made.attributes.values():
-        if isinstance(value, str):
-            value.encode()
+    for value in [value for told in (made.attributes, *made.events.values()) for value in told.values()]:
+        if isinstance(value, str | tuple):
+            "".join(value).encode()
         else:
             assert isinstance(value, float) or abs(value) < 2**63
 
@@ -209,6 +213,89 @@ def test_stretch_of_work_is_the_parent_of_what_is_inside() -> None:
     stretch = span("span", {"name": "fetch logs", "duration_ms": 40.5, "error": {"type": "TimeoutError"}})
     assert (stretch.name, stretch.error) == ("fetch logs.task", "TimeoutError")
     assert stretch.end_ns - stretch.start_ns == 41 * 1_000_000
+
+
+def test_tool_is_told_in_both_vocabularies() -> None:
+    data = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "search",
+        "gen_ai.tool.call.arguments": {"query": "orders"},
+        "gen_ai.tool.call.result": "3 found",
+        "duration_ms": 12.5,
+        "error": None,
+    }
+    made = span("span", data)
+    assert (made.name, made.error) == ("execute_tool search.tool", None)
+    assert made.end_ns - made.start_ns == 13 * 1_000_000
+    told = made.attributes
+    assert told["agentops.span.kind"] == "tool"
+    assert told["gen_ai.tool.name"] == told["tool.name"] == "search"
+    assert told["gen_ai.tool.call.arguments"] == told["tool.parameters"] == '{"query":"orders"}'
+    assert told["gen_ai.tool.call.result"] == told["tool.result"] == "3 found"
+    assert told["tool.status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "kind"),
+    [
+        ({"type": "TimeoutError", "message": "no answer"}, "TimeoutError: no answer", "TimeoutError"),
+        ("no answer", "Error: no answer", "Error"),
+    ],
+)
+def test_tool_that_failed_says_why(error: Any, said: str, kind: str) -> None:
+    made = span("span", {"gen_ai.operation.name": "execute_tool", "error": error})
+    assert made.error == said
+    assert made.attributes["error.type"] == kind
+    assert made.attributes["tool.status"] == "failed"
+
+
+@pytest.mark.parametrize(("correct", "label"), [(True, "correct"), (False, "incorrect"), (None, None)])
+def test_outcome_of_a_decision_is_an_evaluation(correct: bool | None, label: str | None) -> None:
+    data = {"decision_id": "d1", "correct": correct, "score": 0.75, "evidence": {"passed": 3}}
+    made = span("decision_outcome", data | {"decision_type": "remediation"})
+    assert made.name == "outcome remediation.operation"
+    assert made.attributes["agentops.decision.id"] == "d1"
+    assert made.attributes.get("agentops.decision.correct") is correct
+    (told,) = made.events.values()
+    assert list(made.events) == ["gen_ai.evaluation.result"]
+    assert told["gen_ai.evaluation.name"] == "remediation"
+    assert told["gen_ai.evaluation.score.value"] == 0.75
+    assert told.get("gen_ai.evaluation.score.label") == label
+    assert told["gen_ai.evaluation.explanation"] == '{"passed":3}'
+
+
+def test_time_running_out_is_an_event_of_no_length() -> None:
+    made = span("time_running_out", {"remaining_ms": 900, "duration_ms": 8100.0, "limit_ms": 9000})
+    assert made.start_ns == made.end_ns
+    assert made.events == {
+        "time_running_out": {
+            "agentops.time.remaining_ms": 900,
+            "agentops.time.spent_ms": 8100.0,
+            "agentops.time.limit_ms": 9000,
+        }
+    }
+
+
+def test_annotation_names_its_call_and_adds_no_tokens() -> None:
+    made = span("llm_annotation", {"annotates": "n-3", "gen_ai.request.model": "m", "metadata": {"step": 1}})
+    assert made.attributes["agentops.annotates"] == "n-3"
+    assert made.attributes["agentops.entity.output"] == '{"step":1}'
+    assert not [name for name in made.attributes if name.startswith("gen_ai.usage")]
+
+
+def test_user_session_and_tags_are_attributes_where_they_are_known() -> None:
+    told = span("issue_detected", user_id="u1", session_id="s1", tags='{"team":"shop","tries":2}').attributes
+    assert (told["user.id"], told["session.id"]) == ("u1", "s1")
+    assert told["agentops.tags"] == ("team:shop", "tries:2")
+    assert not {"user.id", "session.id", "agentops.tags"} & span("issue_detected").attributes.keys()
+
+
+def test_invocation_that_lambda_ended_closes_its_span() -> None:
+    error = {"type": "Lambda.Timeout", "message": "timed out after 3.00 s"}
+    data = {"error": error, "duration_ms": 3000.0, "source": "report"}
+    root = span("invocation_failed", data, span=INVOCATION, parent=None)
+    assert (root.span_id, root.error) == (INVOCATION, "Lambda.Timeout: timed out after 3.00 s")
+    assert root.end_ns - root.start_ns == 3_000 * 1_000_000
 
 
 def test_data_that_is_no_object_is_kept() -> None:
