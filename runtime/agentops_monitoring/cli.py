@@ -114,8 +114,14 @@ def _print_table(table: str, done: Sequence[Replayed], untried: int, others: int
                 + (f"  {each.reason}" if each.reason else "")
             )
     events = sum(each.events for each in done)
-    print(f"{events:,} events from {len(done)} files, for {table}" if done else f"nothing waits for {table}")
+    print(
+        f"{events:,} events from {_files(len(done))}, for {table}" if done else f"nothing waits for {table}"
+    )
     if untried:
-        print(f"{untried} files were not tried")
-    if others > 0:
-        print(f"{others} files are for other tables")
+        print(f"{_files(untried)} not tried")
+    if others:
+        print(f"{_files(others)} {'is' if others == 1 else 'are'} for other tables")
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"

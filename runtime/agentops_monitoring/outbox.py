@@ -16,6 +16,7 @@ MAX_QUEUED, MAX_QUEUED_BYTES = 10_000, 32_000_000
 MAX_BATCH = 500
 """Lines that are written together at most."""
 _NO_FILE_SECONDS = 5.0
+_LOCK_SECONDS = 0.05
 
 
 class Outbox:
@@ -44,13 +45,12 @@ class Outbox:
         self._max_queued_bytes = max_queued_bytes
         self.lost = 0
         """Events that found no room."""
-        # Re-entrant, for a signal's handler may record while its own thread writes. The worker only ever
-        # tries to take it, since such a handler may wait for the worker.
+        # Re-entrant, for a signal's handler may record while its own thread writes.
         self._lock = threading.RLock()
-        self._live: SpillFile | None = None
-        self._full: deque[SpillFile] = deque()
-        self._done: list[SpillFile] = []
+        self._files: deque[SpillFile] = deque()
+        """Those of this process; the last takes lines while it has room."""
         self._left: list[str] = []
+        """Those that others may take."""
         self._refused: SpillFile | None = None
         self._memory: deque[bytes] = deque()
         # Each is changed on one side only: what came in, and what went out.
@@ -68,37 +68,33 @@ class Outbox:
                 self._to_memory(data)
 
     def _to_file(self, data: bytes) -> bool:
-        live = self._live
-        if live is not None and live.room <= 0:
-            self._seal()
-            live = None
-        if live is None:
-            live = self._new_file()
-            if live is None:
+        while True:
+            file = self._files[-1] if self._files else None
+            if file is None or file.room <= 0:
+                file = self._new_file()
+                if file is None:
+                    return False
+            if not file.append(data):
+                # What is there of it is torn, and nothing must stand behind that.
+                file.room = 0
+                self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
+                self.say_once("file", f"{file.path} takes no more: events wait in memory")
                 return False
-        if live.append(data):
-            return True
-        # What is there of it is torn, and nothing must stand behind that.
-        self._seal()
-        self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
-        self.say_once("file", f"{live.path} takes no more: events wait in memory")
-        return False
+            # A handler that ended meanwhile may have deleted it.
+            if not file.gone:
+                return True
 
     def _new_file(self) -> SpillFile | None:
         if self._folder is None or time.monotonic() < self._no_file_until:
             return None
         try:
-            self._live = self._folder.new()
+            file = self._folder.new()
         except OSError as error:
             self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
             self.say_once("file", f"events wait in memory, for no file can be written: {error}")
             return None
-        return self._live
-
-    def _seal(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            self._full.append(live)
+        self._files.append(file)
+        return file
 
     def _to_memory(self, data: bytes) -> None:
         queued = self._bytes_in - self._bytes_out
@@ -117,15 +113,8 @@ class Outbox:
 
     def batches(self) -> Generator[list[str], None, None]:
         """Return all lines there are, in batches; each is done with when the next one is asked for."""
-        while True:
-            live = self._live
-            while self._full:
-                yield from _batches(self._full[0])
-                self._discard(self._full.popleft())
-            if live is not None:
-                yield from _batches(live)
-            if not self._full and self._live is live:
-                break
+        for file in list(self._files):
+            yield from _batches(file)
         while self._memory:
             some = list(islice(self._memory, MAX_BATCH))
             yield _texts([line for data in some for line in data.splitlines(keepends=True)])
@@ -143,30 +132,39 @@ class Outbox:
             self._left.pop()
 
     def tidy(self) -> None:
-        """Close what is done with, and empty the live file, unless somebody is about to write there."""
+        """Delete files that are done with, and empty the last."""
         self._said.clear()
-        if self._lock.acquire(blocking=False):
+        if self._try_lock():
             try:
-                while self._done:
-                    self._done.pop().release()
-                if self._live is not None and self._live.offset and not self._live.left:
-                    self._live.clear()
+                for file in list(self._files):
+                    if file.read(1):
+                        continue
+                    if file is self._files[-1] and file.room > 0:
+                        if file.offset:
+                            file.clear()
+                        continue
+                    self._files.remove(file)
+                    file.delete()
+                    file.release()
             finally:
                 self._lock.release()
 
     def leave(self) -> str:
         """Let go of the files, for `agentops-monitoring replay` to take; returns where all is."""
-        if self._lock.acquire(blocking=False):
+        if self._try_lock():
             try:
                 self._from_memory_to_file()
-                self._seal()
-                while self._full:
-                    file = self._full.popleft()
+                while self._files:
+                    file = self._files.popleft()
                     self._left.append(file.path)
                     file.release()
             finally:
                 self._lock.release()
         return self._whereabouts()
+
+    def _try_lock(self) -> bool:
+        # Who holds it may be a handler that interrupted `put`, and waits for the worker.
+        return self._lock.acquire(timeout=_LOCK_SECONDS)
 
     def refuse(self, lines: Sequence[str]) -> None:
         """Keep lines that the ledger never takes in a file of their own."""
@@ -180,32 +178,25 @@ class Outbox:
             pass
         self.lost += len(lines)
 
-    def _discard(self, file: SpillFile) -> None:
-        # Closed later, when nobody is about to append to it.
-        file.delete()
-        self._done.append(file)
-
     # What the process's end does, and whoever waits for it.
 
     def __bool__(self) -> bool:
         with self._lock:
-            live = self._live
-            return bool(self._full or self._memory or self._left or (live is not None and live.left))
+            return bool(self._memory or self._left or any(file.read(1) for file in self._files))
 
     def close(self, *, written: bool) -> str:
-        """Leave no empty file behind; else return what becomes of the rest."""
+        """Leave no empty file behind; return what becomes of the rest."""
         with self._lock:
-            if written:
-                # Not closed: the worker may be about to look into it.
-                if self._live is not None and not self._live.left:
-                    self._live.delete()
-                    self._done.append(self._live)
-                    self._live = None
-            else:
+            if not written:
                 self._from_memory_to_file()
+            for file in list(self._files):
+                if not file.read(1):
+                    # Not closed: the worker may be about to look into it.
+                    self._files.remove(file)
+                    file.delete()
             lost = self.lost + (0 if written else len(self._memory))
             told = [f"{lost} events are lost"] if lost else []
-            if not written and (self._live or self._full or self._left):
+            if self._files or self._left:
                 told.append(self._whereabouts())
             return "; ".join(told)
 

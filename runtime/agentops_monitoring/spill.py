@@ -39,7 +39,7 @@ class SpillFile:
     One thread may append while another reads.
     """
 
-    __slots__ = ("_fd", "offset", "path", "room")
+    __slots__ = ("_fd", "gone", "offset", "path", "room")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
@@ -48,6 +48,8 @@ class SpillFile:
         """Where the lines begin that were not done with."""
         self.room = FILE_BYTES
         """Bytes that the file should still take."""
+        self.gone = False
+        """Whether it was deleted."""
         _open.add(fd)
 
     @classmethod
@@ -106,7 +108,8 @@ class SpillFile:
         self.offset, self.room = 0, FILE_BYTES
 
     def delete(self) -> None:
-        """Delete the file; whoever holds it still does."""
+        """Delete the file; who has it open still has."""
+        self.gone = True
         with suppress(OSError):
             os.unlink(self.path)
 
