@@ -15,6 +15,7 @@ event is looked into.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from agentops_monitoring.trace import TraceContext, is_hex, is_id
 
@@ -124,8 +125,9 @@ def received(event: object, lambda_context: object = None) -> list[Incoming | No
         One entry a message, None for one without a context that makes sense; empty for what is no message.
     """
     records: object = event if type(event) is list else None
-    if _is_mapping(event):
-        records = event.get("Records")
+    with suppress(Exception):  # an object that raises when it is looked at
+        if _is_mapping(event):
+            records = event.get("Records")
     if type(records) is list:
         found = [message_of(record) for record in records]
         return found if any(found) else []

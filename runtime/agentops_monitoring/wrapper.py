@@ -128,7 +128,7 @@ def _iterated_async(monitor: AgentOpsMonitor, handler: Callable[..., Any]) -> Ca
 
 def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
     if "context" in named or len(arguments) < 2:
-        return (arguments[-1] if arguments else named.get("event")), named.get("context")
+        return named.get("event", arguments[-1] if arguments else None), named.get("context")
     # A decorated method has its object in front, and a middleware may hand on more behind.
     last = len(arguments) - 1
     if last > 1:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from agentops_monitoring import AgentOpsMonitor, invocation, monitored, trace, transport, triggers
+from agentops_monitoring.testing import LambdaContext
 from agentops_monitoring.wrapper import load_handler
 
 from .aws_server import Aws
@@ -250,16 +252,394 @@ def test_objects_and_methods_are_handlers_too(in_lambda: None, recorded: Any) ->
     assert [event["type"] for event in recorded()].count("message_received") == 2
 
 
+def inside(events: list[dict[str, Any]]) -> list[str]:
+    """The events recorded in invocations, which all belong to the one of REQUEST."""
+    assert {event["request_id"] for event in events} == {REQUEST}
+    assert len({event["trace_id"] for event in events}) == 1
+    return [event["type"] for event in events]
+
+
+ONE = ["invocation_started", "test_passed", "invocation_completed"]
+
+
+def work(event: Any) -> Any:
+    AgentOpsMonitor().record_event("test_passed")
+    return event
+
+
+class Plain:
+    """Every way to hang a handler into a class."""
+
+    @monitored
+    @staticmethod
+    def below_static(event: Any, context: Any) -> Any:
+        return work(event)
+
+    @staticmethod
+    @monitored
+    def above_static(event: Any, context: Any) -> Any:
+        return work(event)
+
+    @monitored
+    @classmethod
+    def below_class(cls, event: Any, context: Any) -> Any:
+        assert cls is Plain
+        return work(event)
+
+    @classmethod
+    @monitored
+    def above_class(cls, event: Any, context: Any) -> Any:
+        assert cls is Plain
+        return work(event)
+
+    @monitored
+    def method(self, event: Any, context: Any, more: Any = None) -> Any:
+        assert isinstance(self, Plain)
+        return work(event)
+
+
+@monitored
+class Called:
+    """A class whose objects are handlers."""
+
+    def __init__(self, name: str = "mine") -> None:
+        self.name = name
+
+    def __call__(self, event: Any, context: Any) -> Any:
+        assert self.name == "mine"
+        return work(event)
+
+
+def three(setting: Any, event: Any, context: Any) -> Any:
+    return work(event)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda event, context: Plain.below_static(event, context),
+        lambda event, context: Plain().below_static(event, context),
+        lambda event, context: Plain().above_static(event, context=context),
+        lambda event, context: Plain.below_class(event, context),
+        lambda event, context: Plain().above_class(event, context),
+        lambda event, context: Plain().method(event, context),
+        lambda event, context: Plain().method(event, context, "behind it"),
+        lambda event, context: Plain().method(event=event, context=context),
+        lambda event, context: monitored(Plain().method)(event, context),
+        lambda event, context: Called()(event, context),
+        lambda event, context: monitored(Called())(event, context),
+        lambda event, context: monitored(partial(three, 7))(event, context),
+        lambda event, context: monitored(monitored(three))(7, event, context),
+    ],
+)
+def test_whatever_can_be_called_is_a_handler(call: Any, in_lambda: None, recorded: Any) -> None:
+    event = message(traceparent="none")
+    assert call(event, CONTEXT) is event
+    assert inside(recorded()) == ONE
+    assert recorded()[0]["data"]["trigger"] == "eventbridge"
+
+
+def test_a_class_stays_a_class() -> None:
+    assert isinstance(Called, type)
+    assert isinstance(Called("other"), Called)
+    assert Called("other").name == "other"
+
+    class Derived(Called):
+        pass
+
+    assert isinstance(Derived(), Called)
+
+
+def test_a_class_that_is_called_itself_is_a_handler_too(in_lambda: None, recorded: Any) -> None:
+    class Answer:
+        def __init__(self, event: Any, context: Any) -> None:
+            self.event = work(event)
+
+    assert monitored(Answer)({"a": 1}, CONTEXT).event == {"a": 1}
+    assert inside(recorded()) == ONE
+
+
+def test_a_handler_without_a_context_is_recorded_once_however_often_it_is_wrapped(
+    in_lambda: None, recorded: Any
+) -> None:
+    inner: Any = monitored(lambda event, context: work(event))
+    outer: Any = monitored(lambda event, context: inner(event, context))
+    event: Any = {}
+    assert outer(event, None) is event
+    assert [each["type"] for each in recorded()] == ONE
+    # Another event in it is another invocation, as of a router that splits a batch.
+    router: Any = monitored(lambda event, context: [inner({}, None), inner({}, None)])
+    router({}, None)
+    assert [each["type"] for each in recorded()[3:]].count("invocation_started") == 3
+
+
+def test_only_one_frame_of_ours_is_in_the_traceback(in_lambda: None, recorded: Any) -> None:
+    @monitored
+    def handler(event: Any, context: Any) -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError) as raised:
+        handler({}, CONTEXT)
+    files = [frame.path for frame in raised.traceback]
+    assert [Path(str(each)).name for each in files] == ["test_wrapper.py", "wrapper.py", "test_wrapper.py"]
+    assert raised.value.__context__ is None
+
+
+# Generators
+
+
+def stream(event: Any, context: Any) -> Any:
+    """Answer in pieces, as frameworks for streamed responses have it."""
+    monitor = AgentOpsMonitor()
+    with monitor.span("writing"):
+        for number in range(event["pieces"]):
+            got = yield number
+            monitor.record_event("test_passed", {"got": got})
+    return "the end"
+
+
+def test_a_generator_is_one_invocation_up_to_its_end(in_lambda: None, recorded: Any) -> None:
+    pieces = monitored(stream)({"pieces": 2}, CONTEXT)
+    assert recorded() == [], "nothing runs before the first piece is asked for"
+    with AgentOpsMonitor().workflow("of-the-reader") as outside:
+        assert next(pieces) == 0
+        assert trace.current() is outside
+        assert pieces.send("a") == 1
+        assert trace.current() is outside
+        with pytest.raises(StopIteration) as end:
+            pieces.send("b")
+        assert trace.current() is outside
+    assert end.value.value == "the end"
+    events = recorded()
+    assert inside(events) == [ONE[0], "test_passed", "test_passed", "span", ONE[2]]
+    assert [event["data"]["got"] for event in events[1:3]] == ["a", "b"]
+    assert {event["parent_id"] for event in events[1:3]} == {events[3]["span_id"]}
+
+
+def test_generators_that_take_turns_do_not_mix(in_lambda: None, recorded: Any) -> None:
+    handler = monitored(stream)
+    several = [handler({"pieces": 3}, SimpleNamespace(aws_request_id=f"request-{n}")) for n in range(4)]
+    with AgentOpsMonitor().workflow("of-the-reader"):
+        for _ in range(3):
+            for pieces in several:
+                next(pieces)
+                AgentOpsMonitor().record_event("issue_detected")
+        for pieces in several:
+            assert list(pieces) == []
+    by_request: dict[Any, set[str]] = {}
+    for event in recorded():
+        by_request.setdefault(event["request_id"], set()).add(event["workflow_id"])
+    assert by_request.pop(None) == {"of-the-reader"}
+    assert len(by_request) == 4
+    assert all(len(each) == 1 for each in by_request.values())
+    assert [event["type"] for event in recorded()].count("invocation_completed") == 4
+
+
+def test_a_reader_that_leaves_early_is_no_failure(in_lambda: None, recorded: Any) -> None:
+    pieces = monitored(stream)({"pieces": 5}, CONTEXT)
+    next(pieces)
+    pieces.close()
+    completed = recorded()[-1]
+    assert completed["type"] == "invocation_completed"
+    assert completed["data"]["closed_early"] is True
+    pieces = monitored(stream)({"pieces": 5}, CONTEXT)
+    next(pieces)
+    del pieces
+    assert recorded()[-1]["data"]["closed_early"] is True
+
+
+def test_what_the_reader_throws_into_a_generator_arrives(in_lambda: None, recorded: Any) -> None:
+    @monitored
+    def handler(event: Any, context: Any) -> Any:
+        try:
+            yield 1
+        except KeyError:
+            yield 2
+        raise ValueError("in the end")
+
+    pieces = handler({}, CONTEXT)
+    assert next(pieces) == 1
+    assert pieces.throw(KeyError()) == 2
+    with pytest.raises(ValueError, match="in the end"):
+        next(pieces)
+    assert recorded()[-1]["data"]["error"]["type"] == "ValueError"
+
+
+@pytest.mark.parametrize("leaves_early", [True, False])
+def test_asynchronous_generators(leaves_early: bool, in_lambda: None, recorded: Any) -> None:
+    @monitored
+    async def handler(event: Any, context: Any) -> Any:
+        for number in range(3):
+            await asyncio.sleep(0)
+            AgentOpsMonitor().record_event("test_passed", {"request": context.aws_request_id})
+            yield number
+
+    async def read(n: int) -> list[int]:
+        found = []
+        pieces = handler({}, SimpleNamespace(aws_request_id=f"request-{n}"))
+        async for piece in pieces:
+            found.append(piece)
+            await asyncio.sleep(0)
+            if leaves_early:
+                await pieces.aclose()
+                break
+        return found
+
+    async def read_all() -> list[list[int]]:
+        return await asyncio.gather(*(read(n) for n in range(5)))
+
+    assert asyncio.run(read_all()) == [[0] if leaves_early else [0, 1, 2]] * 5
+    events = recorded()
+    assert all(e["request_id"] == e["data"]["request"] for e in events if e["type"] == "test_passed")
+    ends = [event for event in events if event["type"] == "invocation_completed"]
+    assert len(ends) == 5
+    assert all(event["data"].get("closed_early", False) is leaves_early for event in ends)
+
+
+def test_a_coroutine_that_is_cancelled_has_failed(in_lambda: None, recorded: Any) -> None:
+    @monitored
+    async def handler(event: Any, context: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def cancel() -> None:
+        task = asyncio.ensure_future(handler({}, CONTEXT))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel())
+    assert recorded()[-1]["data"]["error"]["type"] == "asyncio.exceptions.CancelledError"
+
+
+# Powertools
+
+BATCH = {
+    "Records": [
+        {"messageId": name, "body": body, "eventSource": "aws:sqs", "messageAttributes": {}, "attributes": {}}
+        for name, body in (("1", "good"), ("2", "bad"), ("3", "good"))
+    ]
+}
+
+
+def test_powertools_decorators_above_and_below(
+    in_lambda: None, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "agents")
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "agents")
+    from aws_lambda_powertools import Logger, Metrics
+    from aws_lambda_powertools.metrics import MetricUnit
+    from aws_lambda_powertools.utilities.data_classes import EventBridgeEvent, event_source
+
+    logger, metrics = Logger(), Metrics()
+    answer = {"statusCode": 200}
+
+    @logger.inject_lambda_context
+    @monitored
+    @metrics.log_metrics
+    @event_source(data_class=EventBridgeEvent)
+    def above(event: EventBridgeEvent, context: Any) -> Any:
+        assert event.detail_type == "issue.found"
+        metrics.add_metric("found", MetricUnit.Count, 1)
+        work(event)
+        return answer
+
+    @monitored
+    @event_source(data_class=EventBridgeEvent)
+    @logger.inject_lambda_context
+    def below(event: EventBridgeEvent, context: Any) -> Any:
+        work(event)
+        return answer
+
+    @event_source(data_class=EventBridgeEvent)
+    @monitored
+    def inmost(event: EventBridgeEvent, context: Any) -> Any:
+        work(event)
+        return answer
+
+    lambdas: Any = LambdaContext("engineer-function", request_id=REQUEST)
+    for number, handler in enumerate((above, below, inmost)):
+        assert handler(message(message_id=f"m{number}"), lambdas) is answer
+    assert inside(recorded()) == [ONE[0], "message_received", *ONE[1:]] * 3
+
+
+def test_a_partial_batch_response_passes_through(in_lambda: None, recorded: Any) -> None:
+    from aws_lambda_powertools.utilities.batch import (
+        BatchProcessor,
+        EventType,
+        process_partial_response,
+    )
+    from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+
+    monitor = AgentOpsMonitor()
+
+    def record_handler(record: SQSRecord) -> None:
+        with monitor.message(record):
+            assert record.body == "good"
+
+    processor = BatchProcessor(event_type=EventType.SQS)
+
+    @monitored
+    def handler(event: Any, context: Any) -> Any:
+        return process_partial_response(event, record_handler, processor, context)
+
+    failures = {"batchItemFailures": [{"itemIdentifier": "2"}]}
+    assert handler(BATCH, CONTEXT) == failures
+    events = recorded()
+    assert [event["type"] for event in events] == [ONE[0], "span", "span", "span", ONE[2]]
+    assert [("error" in event["data"]) for event in events[1:4]] == [False, True, False]
+    assert events[4]["type"] == "invocation_completed", "a partial failure is an answer"
+
+
+def test_objects_of_any_kind_pass_through(in_lambda: None, recorded: Any) -> None:
+    for answer in (Hostile(), object(), iter([1]), lambda: 1, io.BytesIO(), (x for x in "ab")):
+        assert monitored(lambda event, context: event)(answer, CONTEXT) is answer
+
+
 @pytest.mark.parametrize(
     ("event", "trigger"),
     [
         ({"source": "aws.events", "detail-type": "Scheduled Event"}, "schedule"),
+        ({"source": "aws.scheduler", "detail-type": "Scheduled Event"}, "schedule"),
+        ({"source": "mine", "detail-type": "issue.found"}, "eventbridge"),
         ({"source": "aws.cloudwatch", "detail-type": "CloudWatch Alarm State Change"}, "alarm"),
         ({"alarmData": {}}, "alarm"),
         ({"Records": [{"eventSource": "aws:sqs"}]}, "sqs"),
         ({"Records": [{"EventSource": "aws:sns"}]}, "sns"),
         ({"requestContext": {}}, "http"),
+        ({"requestContext": 7}, "http"),
+        ({"requestContext": {"elb": {"targetGroupArn": "arn:…"}}}, "load-balancer"),
+        (
+            {"requestContext": {"apiId": "a1", "domainName": "a1.execute-api.eu-west-1.amazonaws.com"}},
+            "api-gateway",
+        ),
+        ({"requestContext": {"apiId": "u1", "domainName": "u1.lambda-url.eu-west-1.on.aws"}}, "function-url"),
+        ({"requestContext": {"apiId": "w1", "connectionId": "c", "routeKey": "$default"}}, "websocket"),
+        ({"Records": [{"eventSource": "aws:dynamodb"}]}, "dynamodb"),
+        ({"Records": [{"eventSource": "aws:kinesis"}]}, "kinesis"),
+        ({"Records": [{"eventSource": "aws:s3"}]}, "s3"),
+        ({"Records": [{"cf": {}}]}, "cloudfront"),
+        ([{"eventSource": "aws:sqs"}], "sqs"),
+        ({"eventSource": "aws:kafka", "records": {}}, "kafka"),
+        ({"eventSource": "SelfManagedKafka", "records": {}}, "kafka"),
+        ({"eventSource": "aws:rmq", "rmqMessagesByQueue": {}}, "rabbitmq"),
+        ({"eventSource": "aws:mq", "messages": []}, "activemq"),
+        ({"awslogs": {"data": ""}}, "logs"),
+        ({"deliveryStreamArn": "arn:…", "records": []}, "firehose"),
+        ({"type": "TOKEN", "methodArn": "arn:…"}, "authorizer"),
+        ({"triggerSource": "PreSignUp_SignUp", "userPoolId": "p"}, "cognito"),
+        ({"actionGroup": "g", "agent": {}}, "bedrock-agent"),
+        ({"RequestType": "Create", "ResponseURL": "https://…"}, "cloudformation"),
+        ({"CodePipeline.job": {}}, "codepipeline"),
+        ({"configRuleName": "r", "invokingEvent": "{}"}, "config"),
+        ({"invocationSchemaVersion": "1.0", "tasks": []}, "s3-batch"),
+        ({"SecretId": "s", "Step": "createSecret"}, "secretsmanager"),
+        ({"arguments": {}, "info": {"fieldName": "f"}}, "appsync"),
         ({"Records": [7]}, "direct"),
+        ({"Records": 7}, "direct"),
+        ([], "direct"),
+        ([7], "direct"),
     ],
 )
 def test_triggers(event: Any, trigger: str) -> None:
