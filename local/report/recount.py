@@ -12,11 +12,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentops_monitoring.pricing import TokenUsage, llm_cost
 
@@ -24,7 +24,8 @@ from agentops_monitoring.pricing import TokenUsage, llm_cost
 GB_SECOND_USD = {"x86_64": Decimal("0.0000166667"), "arm64": Decimal("0.0000133334")}
 REQUEST_USD = Decimal("0.20") / 1_000_000
 _TEXT_REPORT = re.compile(
-    r"^REPORT RequestId:.*?Billed Duration: (\d+) ms\s+Memory Size: (\d+) MB", re.DOTALL
+    r"^REPORT RequestId: (\S+).*?Billed Duration: (\d+) ms\s+Memory Size: (\d+) MB(?:.*\sStatus: (\w+))?",
+    re.DOTALL,
 )
 
 
@@ -35,6 +36,15 @@ class Source:
     group: str
     agent: str
     architecture: str
+
+
+class Logged(NamedTuple):
+    """One line of a log group."""
+
+    stream: str
+    id: str
+    at_ms: int
+    message: str
 
 
 @dataclass(slots=True)
@@ -83,28 +93,23 @@ def sources(logs: Any, environment: str) -> list[Source]:
     return sorted(found, key=lambda source: (source.agent, source.group))
 
 
-def messages(logs: Any, group: str) -> Iterator[tuple[str, str]]:
-    """Every line of a log group as (log stream, message), each once."""
-    for page in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
-        for stream in page["logStreams"]:
-            asked = {"logGroupName": group, "logStreamName": stream["logStreamName"], "startFromHead": True}
-            token = None
-            while True:
-                got = logs.get_log_events(**asked, **({"nextToken": token} if token else {}))
-                yield from ((stream["logStreamName"], event["message"]) for event in got["events"])
-                if got["nextForwardToken"] == token:  # how the Logs API says "the end"
-                    break
-                token = got["nextForwardToken"]
+def messages(logs: Any, group: str) -> Iterator[Logged]:
+    """Every line of a log group, each once, those of a stream in their order."""
+    for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group):
+        for one in page["events"]:
+            yield Logged(one["logStreamName"], one["eventId"], one["timestamp"], one["message"])
 
 
-def count_lines(source: Source, lines: Iterable[tuple[str, str]], into: Lines) -> None:
+def count_lines(source: Source, lines: Iterable[Logged], into: Lines) -> None:
     """Add one log group's lines to the count."""
     parts: dict[str, set[int]] = {}
-    for stream, message in lines:
-        text = message.strip()
+    attempts: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for logged in lines:
+        stream, text = logged.stream, logged.message.strip()
         report = _TEXT_REPORT.match(text)
         if report:
-            _bill(source, int(report[1]), int(report[2]), into)
+            _bill(source, int(report[2]), int(report[3]), into)
+            _close(source, attempts.pop((stream, report[1]), {}), logged, report[1], report[4], into)
             continue
         if not text.startswith("{"):
             continue
@@ -114,8 +119,10 @@ def count_lines(source: Source, lines: Iterable[tuple[str, str]], into: Lines) -
             into.unreadable += '"agentops.event"' in text
             continue
         if line.get("type") == "platform.report" and "record" in line:
-            metrics = line["record"]["metrics"]
+            metrics, request_id = line["record"]["metrics"], line["record"]["requestId"]
             _bill(source, int(metrics["billedDurationMs"]), int(metrics["memorySizeMB"]), into)
+            attempt = attempts.pop((stream, request_id), {})
+            _close(source, attempt, logged, request_id, line["record"].get("status"), into)
         event = line.get("agentops.event")
         if not isinstance(event, dict):
             continue
@@ -133,6 +140,8 @@ def count_lines(source: Source, lines: Iterable[tuple[str, str]], into: Lines) -
                 continue
             parts[event["id"]] = set()
         into.events[event["id"]] = event
+        if str(event["type"]).startswith("invocation_"):
+            attempts[stream, str(event.get("request_id"))][event["type"]] = event
     for identity, seen in parts.items():
         if seen:
             into.incomplete += 1
@@ -145,6 +154,29 @@ def _bill(source: Source, billed_ms: int, memory_mb: int, into: Lines) -> None:
         gb_seconds = Decimal(billed_ms) / 1000 * Decimal(memory_mb) / 1024
         into.compute_usd[source.agent] += gb_seconds * GB_SECOND_USD[source.architecture] + REQUEST_USD
         into.reports[source.agent] += 1
+
+
+def _close(
+    source: Source,
+    attempt: Mapping[str, Mapping[str, Any]],
+    report: Logged,
+    request_id: str,
+    status: str | None,
+    into: Lines,
+) -> None:
+    """Add the failure that an attempt did not live to write: Lambda ended it, as its report says.
+
+    One that ended before it wrote its start has a workflow of its own, by its request.
+    """
+    if status in (None, "success") or attempt.keys() & {"invocation_completed", "invocation_failed"}:
+        return
+    own = {"agent": source.agent, **dict.fromkeys(("workflow_id", "trace_id"), request_id.replace("-", ""))}
+    into.events[f"report-{report.id}"] = {
+        **attempt.get("invocation_started", own),
+        "type": "invocation_failed",
+        "at": datetime.fromtimestamp(report.at_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        "data": {"status": status},
+    }
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -173,12 +205,12 @@ def model_cost(calls: Iterable[Mapping[str, Any]], region: str) -> tuple[Decimal
 
 def table_keys(dynamodb: Any, table: str) -> Counter[str]:
     """Event ids of a table of events, from its sort keys ``<time>#<id>``, with how often each occurs."""
-    asked = {"TableName": table, "ProjectionExpression": "pk, sk", "ConsistentRead": True}
+    asked = {"TableName": table, "ProjectionExpression": "pk, sk, withdrawn", "ConsistentRead": True}
     return Counter(
         item["sk"]["S"].split("#")[1]
         for page in dynamodb.get_paginator("scan").paginate(**asked)
         for item in page["Items"]
-        if item["pk"]["S"].startswith("WF#")
+        if item["pk"]["S"].startswith("WF#") and "withdrawn" not in item
     )
 
 

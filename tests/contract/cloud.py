@@ -202,7 +202,7 @@ class Cloud:
 
     def log(self, group: str) -> list[tuple[str, str]]:
         """Return what a log group holds, (stream, message) in the order of each stream."""
-        return list(messages(self._client("logs"), group))
+        return [(one.stream, one.message) for one in messages(self._client("logs"), group)]
 
     def table(self, **settings: Any) -> str:
         """Create an on-demand table with the keys ``pk`` and ``sk``, both text, and return its name."""

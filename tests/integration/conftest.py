@@ -221,8 +221,9 @@ class EmbeddedAws:
                 return found
 
     def log(self, function: str) -> list[tuple[str, str]]:
-        """Return a function's log, (stream, message) in the order of the streams."""
-        return list(messages(self.client("logs"), f"/aws/lambda/{function}"))
+        """Return a function's log, (stream, message) in the order of each stream."""
+        lines = messages(self.client("logs"), f"/aws/lambda/{function}")
+        return [(one.stream, one.message) for one in lines]
 
     def local(self, path: str, body: Any = None) -> Any:
         """Ask one of the pages under /_local."""

@@ -124,24 +124,6 @@ def test_a_group_is_made_once(service: Cloud, group: str) -> None:
     refused(create, "ResourceAlreadyExistsException", logGroupName=group)
 
 
-def test_events_are_read_from_the_head_until_the_token_stays(service: Cloud, group: str) -> None:
-    at, logs = now(), service.client("logs")
-    put(service, group, *(f"{number}" for number in range(5)), at=at)
-    asked: dict[str, Any] = {"logGroupName": group, "logStreamName": "s", "startFromHead": True, "limit": 2}
-
-    def read() -> list[str]:
-        found: list[Any] = []
-        token: dict[str, str] = {}
-        while True:
-            page = logs.get_log_events(**asked, **token)
-            found += [event["message"] for event in page["events"]]
-            if token.get("nextToken") == page["nextForwardToken"]:
-                return found
-            token = {"nextToken": page["nextForwardToken"]}
-
-    assert service.until(lambda: len(found := read()) == 5 and found) == ["0", "1", "2", "3", "4"]
-
-
 def test_events_are_put_in_order_and_within_a_day(service: Cloud, group: str) -> None:
     logs, at = service.client("logs"), now()
     place: dict[str, Any] = {"logGroupName": group, "logStreamName": "s"}

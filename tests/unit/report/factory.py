@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
+from local.report.recount import Logged
+
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>'
 MODEL = "anthropic.claude-3-haiku-20240307-v1:0"
 
@@ -51,17 +53,26 @@ class Process:
         self.event("llm_usage", {"gen_ai.request.model": MODEL, **usage, "cost_usd": "0", "source": "auto"})
         return {"model": MODEL, "input_tokens": tokens_in, "output_tokens": tokens_out, "at": now_text()}
 
-    def report(self, billed_ms: int, memory_mb: int = 256, request_id: str = "req-1") -> None:
+    def logged(self) -> list[Logged]:
+        return [
+            Logged(self.stream, f"{self.stream}/{n}", 1_000 * n, line) for n, line in enumerate(self.lines)
+        ]
+
+    def report(
+        self, billed_ms: int, memory_mb: int = 256, request_id: str = "req-1", status: str = "success"
+    ) -> None:
         metrics = {"durationMs": billed_ms - 0.4, "billedDurationMs": billed_ms, "memorySizeMB": memory_mb,
                    "maxMemoryUsedMB": 80}  # fmt: skip
-        record = {"requestId": request_id, "metrics": metrics, "status": "success"}
+        record = {"requestId": request_id, "metrics": metrics, "status": status}
         self.lines.append(json.dumps({"time": now_text(), "type": "platform.report", "record": record}))
 
-    def text_report(self, billed_ms: int, memory_mb: int = 128, request_id: str = "req-1") -> None:
+    def text_report(
+        self, billed_ms: int, memory_mb: int = 128, request_id: str = "req-1", status: str = ""
+    ) -> None:
         self.lines.append(
             f"REPORT RequestId: {request_id}\tDuration: {billed_ms - 0.5} ms\t"
             f"Billed Duration: {billed_ms} ms\t"
-            f"Memory Size: {memory_mb} MB\tMax Memory Used: 60 MB\t\n"
+            f"Memory Size: {memory_mb} MB\tMax Memory Used: 60 MB\t{status and f'Status: {status}'}\n"
         )
 
 
@@ -74,7 +85,7 @@ class Pages:
 
 
 class FakeLogs:
-    """The Logs API over processes, two log events a page."""
+    """The Logs API over processes."""
 
     class meta:
         region_name = "us-east-1"
@@ -88,25 +99,18 @@ class FakeLogs:
     def _describe_log_groups(self) -> Any:
         return {"logGroups": [{"logGroupName": name} for name in [*self._groups, "/aws/lambda/unrelated"]]}
 
-    def _describe_log_streams(self, logGroupName: str) -> Any:
-        return {"logStreams": [{"logStreamName": process.stream} for process in self._groups[logGroupName]]}
+    def _filter_log_events(self, logGroupName: str) -> Any:
+        events = [
+            {"logStreamName": one.stream, "eventId": one.id, "timestamp": one.at_ms, "message": one.message}
+            for process in self._groups[logGroupName]
+            for one in process.logged()
+        ]
+        return {"events": events}
 
     def describe_subscription_filters(self, logGroupName: str) -> Any:
         processes = self._groups.get(logGroupName, [])
         names = {f"agentops|{self._environment}|{process.agent}|arm64" for process in processes}
         return {"subscriptionFilters": [{"filterName": name} for name in [*names, "somebody-elses"]]}
-
-    def get_log_events(
-        self, logGroupName: str, logStreamName: str, startFromHead: bool, nextToken: str = "f/0"
-    ) -> Any:
-        assert startFromHead
-        process = next(p for p in self._groups[logGroupName] if p.stream == logStreamName)
-        at = int(nextToken[2:])
-        page = process.lines[at : at + 2]
-        return {
-            "events": [{"timestamp": 0, "message": line} for line in page],
-            "nextForwardToken": f"f/{at + len(page)}",
-        }
 
 
 class FakeCloudWatch:

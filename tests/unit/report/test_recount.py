@@ -19,7 +19,7 @@ ARM = Source("/g", "qa", "arm64")
 
 def count(process: Process, source: Source = ARM) -> Lines:
     lines = Lines()
-    recount.count_lines(source, [(process.stream, line) for line in process.lines], lines)
+    recount.count_lines(source, process.logged(), lines)
     return lines
 
 
@@ -72,6 +72,50 @@ def test_a_split_event_counts_once_and_only_when_whole() -> None:
     process.lines.pop()
     lines = count(process)
     assert (len(lines.events), lines.incomplete) == (0, 1)
+
+
+REQUEST = "8f507cfc-fe13-4e04-9f23-1e2f5d1ce93d"
+
+
+@pytest.mark.parametrize("form", ["report", "text_report"])
+@pytest.mark.parametrize(
+    ("wrote", "status", "failures"),
+    [
+        (["invocation_started"], "timeout", 1),
+        (["invocation_started", "test_passed"], "error", 1),
+        (["invocation_started", "invocation_failed"], "error", 0),
+        (["invocation_started", "invocation_completed"], "success", 0),
+        (["invocation_started"], "success", 0),
+        (["invocation_failed"], "error", 0),
+    ],
+)
+def test_an_attempt_that_lambda_ended_failed_unless_it_says_so_itself(
+    form: str, wrote: list[str], status: str, failures: int
+) -> None:
+    process = qa()
+    started, *_ = [process.event(kind, {}, request_id=REQUEST, span_id="f" * 16) for kind in wrote]
+    getattr(process, form)(100, request_id=REQUEST, status=status)
+    events = count(process).events
+    assert len(events) == len(wrote) + failures
+    for each in list(events.values())[len(wrote) :]:
+        assert (each["type"], each["agent"], each["at"]) == (
+            "invocation_failed", "qa", f"1970-01-01T00:00:{len(wrote):02d}.000+00:00",
+        )  # fmt: skip
+        for place in ("workflow_id", "trace_id", "span_id"):
+            assert each[place] == started[place]
+
+
+def test_each_attempt_of_an_invocation_fails_by_itself() -> None:
+    process = qa()
+    for status in ("timeout", "success", "error", "error"):
+        if status != "error":
+            process.event("invocation_started", {}, request_id=REQUEST)
+        process.report(100, request_id=REQUEST, status=status)
+        process.event("test_passed", {}, request_id="another")
+    failed = {id: each for id, each in count(process).events.items() if each["type"] == "invocation_failed"}
+    assert list(failed) == [f"report-{process.stream}/{n}" for n in (1, 6, 8)]
+    before_the_wrapper_ran = [each["trace_id"] for each in list(failed.values())[1:]]
+    assert before_the_wrapper_ran == [REQUEST.replace("-", "")] * 2
 
 
 CALLS = [{"model": MODEL, "input_tokens": 1000, "output_tokens": 100}]
