@@ -31,7 +31,7 @@ Draws what the ledger of one environment holds, for the time that the dashboard 
 
 | parameter | meaning |
 |---|---|
-| `widget` | `flow`: agents and their messages; `decisions`: the latest, each with its reasoning; \
+| `widget` | `flow`: agents and their messages; `decisions`: the latest, with reasoning and outcome; \
 `cost_drivers`: what could be done, and what costs most |
 | `environment` | the environment it was deployed for |
 | `limit` | how many decisions to list (10) |
@@ -123,6 +123,7 @@ def _decision_of(stored: Mapping[str, Any]) -> Decision:
         inputs=told.get("inputs"),
         outputs=told.get("outputs"),
         alternatives=told.get("alternatives"),
+        outcome=stored.get("outcome"),
     )
 
 

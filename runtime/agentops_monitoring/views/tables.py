@@ -57,6 +57,8 @@ class Decision:
     inputs: object = None
     outputs: object = None
     alternatives: object = None
+    outcome: Mapping[str, object] | None = None
+    """What became of it, as `LedgerReader.decision` says; None while nobody told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,19 @@ def _bar(ratio: float, shade: str) -> str:
 
 def _confidence(value: float | None) -> str:
     return _bar(value, _shade(value)) + figures.percent(value) if value is not None else "–"
+
+
+def _verdict(outcome: Mapping[str, object] | None) -> str:
+    """Whether a decision proved right, in a word or a figure. HTML."""
+    if outcome is None:
+        return '<span class="q">open</span>'
+    correct, score = outcome.get("correct"), outcome.get("score")
+    rated = float(score) if isinstance(score, int | float | Decimal) else None
+    if isinstance(correct, bool):
+        shade, said = (OK, "right") if correct else (BAD, "wrong")
+        tag = f'<span class="tag" style="background:{shade}26;color:{shade}">{said}</span>'
+        return tag if rated is None else f"{tag} {figures.percent(rated)}"
+    return _confidence(rated)
 
 
 def _tag(name: str, order: Sequence[str]) -> str:
@@ -188,6 +203,7 @@ def render_decisions(
     newest = sorted(decisions, key=lambda d: d.at, reverse=True)
     order = list(dict.fromkeys([*agents, *(decision.agent for decision in reversed(newest))]))
     subjects = [_subject(decision) for decision in newest]
+    told = any(decision.outcome is not None for decision in newest)
     rows = []
     for decision, subject in zip(newest, subjects, strict=True):
         event = {"widget": "decision", "environment": environment, "key": dict(decision.key)}
@@ -202,16 +218,27 @@ def render_decisions(
                 *about,
                 _cell(_decided(decision)),
                 _cell(_confidence(decision.confidence), "w"),
+                *([_cell(_verdict(decision.outcome), "w")] if told else []),
                 _cell(link, "w"),
             ]
         )
+    proved = ["Proved"] if told else []
     about = ["About"] if any(subjects) else []
-    heads = ("Time (UTC)", "Agent", "Decision", *about, "What was decided", "Confidence", "Reasoning")
-    return _page(_table(heads, rows))
+    heads = (
+        "Time (UTC)",
+        "Agent",
+        "Decision",
+        *about,
+        "What was decided",
+        "Confidence",
+        *proved,
+        "Reasoning",
+    )
+    return _page(_table((*heads, "Reasoning"), rows))
 
 
 def render_decision(decision: Decision) -> str:
-    """One decision in full: every step of its reasoning, its inputs, outputs and alternatives."""
+    """One decision in full: every step of its reasoning, inputs, outputs, alternatives, what became of it."""
     steps = []
     for step in decision.chain:
         pairs = step.items() if isinstance(step, Mapping) else [("step", step)]
@@ -222,18 +249,26 @@ def render_decision(decision: Decision) -> str:
     head = (
         f"<p>{_tag(decision.agent, [decision.agent])} <strong>{esc(decision.type)}</strong> "
         f'<span class="q">{esc(decision.at)} · workflow {esc(decision.workflow_id or "–")}</span><br>'
-        f"{_confidence(decision.confidence)} confident</p>"
+        f"{_confidence(decision.confidence)} confident{_proof(decision.outcome)}</p>"
     )
     chain = f"<h4>Reasoning</h4><ol>{''.join(steps)}</ol>"
     if not steps:
         chain = '<p class="agv-empty">No reasoning recorded.</p>'
     given = {"Inputs": decision.inputs, "Outputs": decision.outputs, "Alternatives": decision.alternatives}
+    given["What became of it"] = (decision.outcome or {}).get("evidence")
     blocks = [
         f"<h4>{name}</h4><pre>{esc(json.dumps(value, indent=2, ensure_ascii=False, default=str))}</pre>"
         for name, value in given.items()
         if value not in (None, {}, [], "")
     ]
     return _page(head, chain, *blocks)
+
+
+def _proof(outcome: Mapping[str, object] | None) -> str:
+    if outcome is None:
+        return ""
+    by = f"{esc(outcome.get('agent'))}, {esc(outcome.get('at'))}"
+    return f' · proved {_verdict(outcome)} <span class="q">by {by}</span>'
 
 
 def _opportunity(found: Mapping[str, object]) -> str:

@@ -183,3 +183,31 @@ def test_nothing_says_so() -> None:
     assert "Nothing found" in tables.render_cost_drivers([driver], total_usd=Decimal(1))
     assert "No decisions" in tables.render_decisions([], endpoint="a", environment="demo")
     assert "No cost" in tables.render_cost_drivers([], total_usd=Decimal(0))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ({"correct": True, "score": None}, ["right"]),
+        ({"correct": False, "score": Decimal("0.25")}, ["wrong", "25 %"]),
+        ({"correct": None, "score": 0.9}, ["90 %"]),
+        ({"correct": None, "score": None}, ["–"]),
+    ],
+)
+def test_a_decision_that_proved_right_or_wrong_says_so(outcome: dict[str, object], said: list[str]) -> None:
+    outcome |= {"agent": "qa", "at": "2026-11-22T08:00:00.000Z", "evidence": {"failed": ["<b>"]}}
+    told = decision("t", outcome=outcome)
+    listed = tables.render_decisions([told, decision("u")], endpoint="arn", environment="demo")
+    whole = tables.render_decision(told)
+    for shown in (listed, whole):
+        assert all(word.replace(" ", "") in shown.replace(" ", "") for word in said)
+    assert "Proved" in listed
+    assert "open" in listed
+    assert "by qa, 2026-11-22" in whole
+    assert "&lt;b&gt;" in whole
+
+
+def test_decisions_of_which_nobody_told_have_no_such_column() -> None:
+    shown = tables.render_decisions([decision("t")], endpoint="arn", environment="demo")
+    assert "Proved" not in shown
+    assert "proved" not in tables.render_decision(decision("t"))
