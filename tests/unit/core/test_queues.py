@@ -6,8 +6,10 @@ import base64
 import copy
 import io
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,6 +165,17 @@ def test_a_batch_of_several_workflows_is_received_in_each_of_them(queue: Any, re
     assert [event["parent_id"] for event in done] == [event["span_id"] for event in spans]
     assert [event["parent_id"] for event in spans] == [event["span_id"] for event in sent]
     assert [event["data"]["message_id"] for event in spans] == [event["data"]["message_id"] for event in sent]
+
+
+def test_the_example_of_the_documentation_works(queue: Any, recorded: Any, root: Path) -> None:
+    in_invocation(lambda: queue.client.send_message(QueueUrl=queue.url, MessageBody=BODY))
+    (example,) = re.findall(r"```python\n(.*?)```", (root / "docs/collaboration.md").read_text(), re.DOTALL)
+    scope: dict[str, Any] = {"monitor": AgentOpsMonitor()}
+    exec(example, scope)
+    monitored(scope["handler"])(sqs_event(queue.drain()), context(2))
+    check_one_trace(recorded(), "sqs")
+    (found,) = of(recorded(), "issue_detected")
+    assert found["data"] == {"body": BODY}
 
 
 def test_a_worker_that_polls_a_queue_itself_records_what_it_receives(queue: Any, recorded: Any) -> None:
