@@ -103,13 +103,13 @@ def _failures(board: Board) -> cw.IWidget:
             metrics.events(
                 "invocation_failed",
                 each.agent_name,
-                label=f"{each.agent_name} raised",
+                label=f"{each.agent_name} failed",
                 color=board.colour(each),
             )
             for each in board.agents
         ]
     else:
-        failed = [metrics.events("invocation_failed", label="raised", color=BAD)]
+        failed = [metrics.events("invocation_failed", label="failed", color=BAD)]
     return board.lines(
         "Failures",
         [*failed, metrics.events("test_failed", label="tests failed", color=BAD)],
