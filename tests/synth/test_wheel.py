@@ -46,10 +46,25 @@ YourAgent().process()
 foreign = sorted({"boto3", "asyncio", "ssl"} & set(sys.modules))
 assert not foreign, foreign
 """
+THEIR_TEST = """
+from agentops_monitoring import AgentOpsMonitor
+
+def test_their_agent(agent_events):
+    AgentOpsMonitor("theirs").record_event("test_passed", {"suite": "unit"})
+    assert agent_events.one("test_passed").data == {"suite": "unit"}
+"""
+CAPTURE = """
+from agentops_monitoring import AgentOpsMonitor
+from agentops_monitoring.testing import capture_events
+with capture_events() as events:
+    AgentOpsMonitor("theirs").record_event("test_passed", {"suite": "unit"})
+assert events.one("test_passed").agent == "theirs"
+"""
 EXAMPLE = Path(__file__).parents[1] / "unit" / "data" / "seed_monitoring_example.py.txt"
 # What runs inside an agent; the rest of the runtime is the plane's, which has boto3.
 IN_AGENTS = re.compile(r"agentops_monitoring(\.(instrument|pricing)\b.*|\.\w+)?")
-DECLARED = {"boto3", "botocore", "agentops", "opentelemetry"}  # boto3's own, and what one imports of [export]
+# boto3's own, what one imports of [export], and what its plugin is for.
+DECLARED = {"boto3", "botocore", "agentops", "opentelemetry", "pytest"}
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +136,27 @@ def test_every_module_asks_for_no_more_than_the_wheel_declares(wheel: Path, envi
     assert {missing[name] for name in ours} == {"aws_cdk"}
     assert {missing[name] for name in missing.keys() - ours} <= DECLARED
     assert [name for name in missing if IN_AGENTS.fullmatch(name)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [["agentops-monitoring"], ["python", "-m", "agentops_monitoring"]])
+def test_the_command_says_what_it_can_do(environment: Path, program: list[str]) -> None:
+    name, *arguments = program
+    done = run(environment / name, *arguments, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: agentops-monitoring ")
+    assert "replay" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_testing_kit_is_there_with_pytest_and_without(environment: Path, tmp_path: Path) -> None:
+    alone = run(environment / "python", "-c", CAPTURE)
+    assert (alone.returncode, alone.stderr, alone.stdout) == (0, "", "")
+    theirs = tmp_path / "test_theirs.py"
+    theirs.write_text(THEIR_TEST)
+    with_pytest = {"PYTHONPATH": str(Path(pytest.__file__).parents[1])}
+    done = run(environment / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", theirs, **with_pytest)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
