@@ -186,6 +186,10 @@ class StreamReader:
                 self._usage.update((name, value) for name, value in _plain(said).items() if value is not None)
             self._keep(event, "amazon-bedrock-invocationMetrics")
             return bool(kind == "message_stop")
+        if kind == "content_block_start":
+            # Another model took over; the message's name is that of the one that began.
+            self.model = _text(_get(_get(_get(event, "content_block"), "to"), "model")) or self.model
+            return False
         if type(kind) is str and kind.startswith("response."):
             answer = _get(event, "response")
             if answer is not None and not isinstance(answer, str):

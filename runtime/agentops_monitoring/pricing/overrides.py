@@ -16,7 +16,7 @@ token without a price costs as input, and what a tier does not name costs as in 
 {"200000": {"input": 6, "output": 22.5}}. Prices replace the book's for that model as a whole, tiers included,
 from `since` on; a list holds several of them, in the order of their days.
 
-What the ledger books is the truth, so the plane has to know these prices: `MonitoringPlane(price_overrides=)`.
+The ledger books the truth, so the plane has to know these prices: `MonitoringPlane(price_overrides=)`.
 An agent reads a file only, for what `track_llm_usage` returns and its lines say: no price is worth a network
 call on its path. A process that writes to the ledger directly books by its own file.
 """

@@ -12,10 +12,10 @@ _EPOCH = date(1970, 1, 1)
 
 _KINDS = {
     # What has a rate of its own: the book's keys, the closest first. A token without a price of its own costs
-    # as what it is a kind of.
-    "input_audio_tokens": ("ia", "i"),
-    "output_audio_tokens": ("oa", "o"),
-    "cache_read_audio_tokens": ("ra", "r", "i"),
+    # as what it is a kind of; but audio that costs as text is unheard of where it is told apart.
+    "input_audio_tokens": ("ia",),
+    "output_audio_tokens": ("oa",),
+    "cache_read_audio_tokens": ("ra",),
     "input_image_tokens": ("ii", "i"),
     "output_image_tokens": ("oi", "o"),
     "cache_read_image_tokens": ("ri", "r", "i"),
