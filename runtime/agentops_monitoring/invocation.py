@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agentops_monitoring.monitor import AgentOpsMonitor
 
-_OWN_FILES = os.path.dirname(__file__)
+_OWN_FILES = os.path.join(os.path.dirname(__file__), "")
 MAX_FRAMES = 50
 
 _cold = True
@@ -179,7 +179,8 @@ def _running(event: object, lambda_context: object) -> bool:
     request_id = request_id_of(lambda_context)
     if request_id is not None:
         return trace.current().request_id == request_id
-    outer = _under_way.get(id(trace.current().calls))
+    context = trace.entered()
+    outer = None if context is None else _under_way.get(id(context.calls))
     return outer is not None and outer.event is event and outer.lambda_context is lambda_context
 
 
@@ -195,14 +196,12 @@ def request_id_of(lambda_context: object) -> str | None:
 def _start(event: object) -> dict[str, Any]:
     global _cold
     first, _cold = _cold, False
-    # What was made ready ahead of its first event kept nobody waiting. Lambda restores a snapshot when an
-    # event comes, so the first one after that is cold.
-    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
-    data: dict[str, Any] = {
-        "cold_start": first and kind not in ("provisioned-concurrency", "lambda-managed-instances"),
-        "trigger": trigger_of(event),
-    }
-    if first and kind:
+    data: dict[str, Any] = {"cold_start": first, "trigger": trigger_of(event)}
+    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") if first else None
+    if kind:
+        # What was made ready ahead of its first event kept nobody waiting. Lambda restores a snapshot when
+        # an event comes, so the first one after that is cold.
+        data["cold_start"] = kind not in ("provisioned-concurrency", "lambda-managed-instances")
         data["initialization"] = kind
     return data
 

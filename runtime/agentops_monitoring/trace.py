@@ -160,12 +160,17 @@ def current() -> TraceContext:
     return _implicit()
 
 
-def alone() -> bool:
-    """Whether the calling code is in no scope of its own, nor does an invocation run."""
+def entered() -> TraceContext | None:
+    """Return the context of the scope that the calling code is in, if it is in one of its own."""
     context = _current.get()
     while context is not None and context.left:
         context = context.outer
-    return context is None and not _active
+    return context
+
+
+def alone() -> bool:
+    """Whether the calling code is in no scope of its own, nor does an invocation run."""
+    return entered() is None and not _active
 
 
 def enter(context: TraceContext) -> Token[TraceContext | None]:

@@ -71,7 +71,7 @@ def before_start(params: Any, model: Any, context: Any, **_: Any) -> None:
         message = Outgoing(
             instrument.monitor(), "stepfunctions", to=(parsed or {}).get("to"), destination=machine
         )
-        if params.get("name"):
+        if params.get("name") and model.name == "StartExecution":
             # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
             message.problems.append(
                 "a named execution starts once for the same input, so that it does not carry its context"

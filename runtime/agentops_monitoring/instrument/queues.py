@@ -79,7 +79,8 @@ def _with_context(
         else:
             size = grown
             attributes[KEY] = ours
-        changed.append({**entry, "MessageAttributes": attributes})
+        given = "MessageAttributes" in entry
+        changed.append({**entry, "MessageAttributes": attributes} if attributes or given else entry)
         messages.append(message)
     return changed, messages
 

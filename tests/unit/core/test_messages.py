@@ -111,6 +111,36 @@ def test_send_message_needs_no_hooks_and_counts_once_with_them(aws: Aws, events:
     assert [event["type"] for event in recorded()] == ["message_sent"] * 2
 
 
+def test_send_message_carries_its_context_even_where_plain_events_are_left_alone(
+    aws: Aws, events: Any, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOPS_PROPAGATE", "none")
+    aws.answer(TAKEN)
+    events.put_events(Entries=[entry({"to": "qa"})])
+    assert json.loads(sent_entries(aws)[0]["Detail"]) == {"to": "qa"}
+    assert recorded() == []
+    aws.answer(TAKEN)
+    AgentOpsMonitor("manager").send_message(to="qa", message_type="patch.ready", payload={})
+    assert json.loads(sent_entries(aws)[0]["Detail"])["agentops"]["to"] == "qa"
+    assert len(recorded()) == 1
+
+
+@pytest.mark.parametrize(("to", "named"), [("qa", "qa"), ("", None), (7, None), (None, None)])
+def test_a_plain_event_may_name_its_receiver(
+    aws: Aws, events: Any, recorded: Any, to: Any, named: str | None
+) -> None:
+    aws.answer(TAKEN)
+    events.put_events(Entries=[entry({"to": to, "environment": "demo", "ratio": 0.10})])
+    text = sent_entries(aws)[0]["Detail"]
+    assert text.startswith('{"to": '), "what the agent wrote stays as it is"
+    assert json.loads(text)["to"] == to
+    (sent,) = recorded()
+    assert sent["data"]["to"] == named
+    received = {"source": "mine", "detail-type": "t", "detail": json.loads(text)}
+    monitored(lambda event, context: None)(received, None)
+    assert recorded()[2]["data"]["addressed_to"] == named
+
+
 def test_a_message_that_is_refused_is_told_and_not_recorded(aws: Aws, events: Any, recorded: Any) -> None:
     aws.answer(
         {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "sorry"}]}

@@ -373,6 +373,19 @@ def test_a_handler_without_a_context_is_recorded_once_however_often_it_is_wrappe
     assert [each["type"] for each in recorded()[3:]].count("invocation_started") == 3
 
 
+def test_invocations_of_equal_arguments_in_threads_are_each_recorded(in_lambda: None, recorded: Any) -> None:
+    barrier = threading.Barrier(4)
+    event: Any = {}
+
+    @monitored
+    def handler(event: Any, context: Any) -> None:
+        barrier.wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: handler(event, None), range(4)))
+    assert [each["type"] for each in recorded()].count("invocation_started") == 4
+
+
 def test_only_one_frame_of_ours_is_in_the_traceback(in_lambda: None, recorded: Any) -> None:
     @monitored
     def handler(event: Any, context: Any) -> None:
