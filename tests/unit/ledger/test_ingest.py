@@ -118,6 +118,54 @@ def test_a_redelivery_prints_no_cost(plane: Plane) -> None:
     assert again["events"] == 0
 
 
+def test_what_lambda_ended_and_wrong_arguments_are_metrics(plane: Plane) -> None:
+    name = "agentops|test|manager|arm64"
+    lines = [
+        _event_line(STREAM, type="invocation_started", problems=["data is no mapping but int"]),
+        "REPORT RequestId: r\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\tMemory Size: 128 MB\t"
+        "Max Memory Used: 70 MB\tStatus: timeout\n",
+    ]
+    at = 1_795_334_400_001
+    events = [LogEvent(STREAM, name, str(number), at + number, text) for number, text in enumerate(lines)]
+    plane.deliver(payload(events))
+    metrics = plane.metrics()
+    assert metrics["AgentOps/Events", "invocation_failed", "test"] == [1]
+    assert metrics["AgentOps/Events", "invocation_failed", "test", "manager"] == [1]
+    assert metrics["AgentOps/Monitor", "Problems", "test"] == [1]
+    plane.deliver(payload(events))
+    again = plane.metrics()
+    assert not any(key[1] == "invocation_failed" for key in again)
+    assert again["AgentOps/Monitor", "Problems", "test"] == [0]
+    # The end that it told came late: what was counted is taken back.
+    end = _event_line(STREAM, type="invocation_completed", id="abc-2", seq=2)
+    plane.deliver(payload([LogEvent(STREAM, name, "9", at, end)]))
+    assert plane.metrics()["AgentOps/Events", "invocation_failed", "test", "manager"] == [-1]
+
+
+def test_a_message_that_is_delivered_twice_counts_once(plane: Plane) -> None:
+    """As metrics and in the ledger; between whom it went is known where it arrives, if it named nobody."""
+    data = {"from": "desk", "to": "manager", "message_id": "m1", "latency_ms": 20, "addressed_to": None}
+    name = "agentops|test|manager|arm64"
+
+    def deliver(number: int, **more: Any) -> dict[tuple[str, ...], list[float]]:
+        line = _event_line(STREAM, type="message_received", id=f"abc-{number}", seq=number, data=data | more)
+        plane.deliver(payload([LogEvent(STREAM, name, str(number), 1_795_334_400_000, line)]))
+        return plane.metrics()
+
+    first, second = deliver(1), deliver(2, latency_ms=5_000, redelivered=True)
+    assert first["AgentOps/Collaboration", "HandoffLatency", "test"] == [20]
+    assert first["AgentOps/Collaboration", "AgentCommunication", "test", "desk", "manager"] == [1]
+    assert not any(key[0] == "AgentOps/Collaboration" for key in second)
+    other = deliver(3, to="engineer", message_id="m2", addressed_to="engineer")
+    assert not any(key[1] == "AgentCommunication" for key in other)  # its sender has counted it
+    found = LedgerReader(plane.dynamodb, TABLES).window(*_HOUR)
+    assert (found.total.messages_received, found.total.mean_handoff_ms) == (2, 20)
+    assert (found.flows["desk", "manager"].messages, found.total.events) == (1, 3)
+
+
+_HOUR = (datetime(2026, 11, 22, 8, tzinfo=UTC), datetime(2026, 11, 22, 9, tzinfo=UTC))
+
+
 def _event_line(stream: str, **changes: Any) -> str:
     body = {
         "v": 1, "id": "abc-1", "type": "issue_detected", "agent": "manager", "env": "test",
