@@ -62,6 +62,8 @@ def record(
         Whether the time since the call's start is how long the model took.
     """
     with suppress(Exception):  # also runs in __del__, at the interpreter's end
+        if not instrument.active():
+            return
         if usage is None and problem is None:
             problem = NO_TOKENS
         tokens: dict[str, int | None] = {name: None for name, _ in llm.TOKEN_FIELDS}
