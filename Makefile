@@ -65,4 +65,4 @@ lock: ## Resolve the requirements anew and write the locks
 	@$(PYTHON) tools/setup.py --lock
 
 clean: ## Remove everything that the targets made
-	@rm -rf build dist cdk.out .venv .venv-local .venv-bench node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf build dist cdk.out .venv .venv-local .venv-bench .venv-agentops node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,17 +1,34 @@
-"""What is measured: the same job by us and by each peer, in the smallest code that does it."""
+"""What is measured: the same job by us and by each peer, in the smallest code that does it.
+
+All write the same: one event with its data, ids and time, with one metric by environment and by agent where
+metrics are what they write; the SDKs that make spans put the same fields in attributes.
+"""
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Job = Callable[[], object]
 
-EVENT = {"issue_type": "high_error_rate", "severity": "high", "error_rate": 0.15}
+EVENTS_AN_INVOCATION = 10
+
+DATA = {"issue_type": "high_error_rate", "severity": "high", "error_rate": 0.15}
 MODEL = "claude-3-opus"
 INPUT_TOKENS, OUTPUT_TOKENS = 1000, 500
+USAGE = {
+    "gen_ai.request.model": MODEL,
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.usage.input_tokens": INPUT_TOKENS,
+    "gen_ai.usage.output_tokens": OUTPUT_TOKENS,
+}
+# Peers get their ids for nothing: ours alone draws them in the measured time.
+IDS = {
+    "v": 1, "id": "0123456789abcdef01234567-1", "agent": "bench", "env": "production",
+    "workflow_id": "0123456789abcdef0123456789abcdef", "trace_id": "0123456789abcdef0123456789abcdef",
+    "span_id": "0123456789abcdef", "parent_id": "fedcba9876543210",
+    "request_id": "8f507cfc-1234-4697-b07a-ac58fc914c95", "seq": 1, "proof": "0123456789abcdef01234567",
+}  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -19,107 +36,88 @@ class Case(NamedTuple):
 
     job: str
     who: str
-    prepare: Callable[[], Job]
+    prepare: Callable[[str], Job]
+    """Takes the address of the sink, which stands for every service behind an SDK."""
+    note: str = ""
+    environment: str = ".venv-bench"
 
 
-def _our_event() -> Job:
-    from agentops_monitoring import AgentEventType, AgentOpsMonitor
+class Context:
+    """What Lambda gives a handler."""
 
-    monitor = AgentOpsMonitor("bench")
-    return lambda: monitor.record_event(AgentEventType.ISSUE_DETECTED, EVENT)
+    function_name = "bench"
+    function_version = "$LATEST"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:bench"
+    aws_request_id = IDS["request_id"]
+    log_group_name = "/aws/lambda/bench"
+    log_stream_name = "2026/11/22/[$LATEST]0123456789abcdef0123456789abcdef"
 
-
-def _powertools_event() -> Job:
-    from aws_lambda_powertools import Metrics  # type: ignore[import-not-found,unused-ignore]
-
-    metrics = Metrics(namespace="bench", service="bench")
-
-    def job() -> None:
-        metrics.add_metric(name="issue_detected", unit="Count", value=1)
-        for name, value in EVENT.items():
-            metrics.add_metadata(key=name, value=value)
-        metrics.flush_metrics()
-
-    return job
+    def get_remaining_time_in_millis(self) -> int:
+        """Return what is left of the time limit, in milliseconds."""
+        return 60_000
 
 
-def _emf_event() -> Job:
-    from aws_embedded_metrics.logger.metrics_context import (  # type: ignore[import-not-found,unused-ignore]
-        MetricsContext,
-    )
-    from aws_embedded_metrics.serializers.log_serializer import (  # type: ignore[import-not-found,unused-ignore]
-        LogSerializer,
-    )
-
-    def job() -> None:
-        context = MetricsContext.empty()
-        context.namespace = "bench"
-        context.put_dimensions({"AgentName": "bench"})
-        context.put_metric("issue_detected", 1, "Count")
-        for name, value in EVENT.items():
-            context.set_property(name, value)
-        for line in LogSerializer.serialize(context):
-            print(line)
-
-    return job
-
-
-def _our_price() -> Job:
-    from agentops_monitoring.pricing import TokenUsage, llm_cost
-
-    return lambda: llm_cost(MODEL, TokenUsage(INPUT_TOKENS, OUTPUT_TOKENS))
-
-
-def _our_usage() -> Job:
+def _in_invocation() -> Any:
     from agentops_monitoring import AgentOpsMonitor
+    from agentops_monitoring.invocation import Invocation
 
     monitor = AgentOpsMonitor("bench")
+    Invocation(monitor, {}, Context()).__enter__()
+    return monitor
+
+
+def _our_event(_sink: str) -> Job:
+    from agentops_monitoring import AgentEventType
+
+    monitor = _in_invocation()
+    return lambda: monitor.record_event(AgentEventType.ISSUE_DETECTED, DATA)
+
+
+def _our_usage(_sink: str) -> Job:
+    monitor = _in_invocation()
     return lambda: monitor.track_llm_usage(
         model=MODEL, input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS
     )
 
 
-def _genai_price() -> Job:
-    from genai_prices import Usage, calc_price
+def _our_invocation(_sink: str) -> Job:
+    from agentops_monitoring import AgentEventType, AgentOpsMonitor, monitored
 
-    usage = Usage(input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS)
-    return lambda: calc_price(usage, model_ref=MODEL, provider_id="anthropic").total_price
+    monitor = AgentOpsMonitor("bench")
+
+    @monitored
+    def handler(_event: object, _context: object) -> None:
+        for _ in range(EVENTS_AN_INVOCATION):
+            monitor.record_event(AgentEventType.ISSUE_DETECTED, DATA)
+
+    context = Context()
+    return lambda: handler({}, context)
 
 
-CASES = (
-    Case("one event, encoded and written", "agentops_monitoring", _our_event),
-    Case("one event, encoded and written", "Powertools Metrics", _powertools_event),
-    Case("one event, encoded and written", "aws-embedded-metrics", _emf_event),
-    Case("price of one model call", "agentops_monitoring", _our_price),
-    Case("price of one model call", "genai-prices", _genai_price),
-    Case("one model call, priced and written", "agentops_monitoring", _our_usage),
+def _our_wrapper(_sink: str) -> Job:
+    from agentops_monitoring import monitored
+
+    context = Context()
+    handler = monitored(lambda _event, _context: None)
+    return lambda: handler({}, context)
+
+
+def _our_price(_sink: str) -> Job:
+    from agentops_monitoring.pricing import TokenUsage, llm_cost
+
+    return lambda: llm_cost(MODEL, TokenUsage(INPUT_TOKENS, OUTPUT_TOKENS))
+
+
+OURS = "agentops_monitoring"
+EVENT = "one event"
+LLM = "one LLM usage with its price"
+INVOCATION = f"an invocation with {EVENTS_AN_INVOCATION} events"
+
+OUR_CASES = (
+    Case(EVENT, OURS, _our_event),
+    Case(LLM, OURS, _our_usage),
+    Case(LLM, f"{OURS}, the price", _our_price, "the lookup alone"),
+    Case(INVOCATION, OURS, _our_invocation, "the wrapper, started and completed"),
+    Case(INVOCATION, f"{OURS}, no events", _our_wrapper, "the wrapper alone"),
 )
-
-
-class Discarding(io.TextIOBase):
-    """Standard output that costs nothing but the call, so that encoding is what is measured."""
-
-    def write(self, text: str) -> int:
-        """Drop the text."""
-        return len(text)
-
-
-def measure(case: Case, repeats: int, rounds: int) -> float:
-    """Return the best round's microseconds per run of the job."""
-    from time import perf_counter
-
-    kept: Any = sys.stdout
-    job = case.prepare()
-    sys.stdout = Discarding()
-    try:
-        for _ in range(repeats // 10):
-            job()
-        best = float("inf")
-        for _ in range(rounds):
-            begun = perf_counter()
-            for _ in range(repeats):
-                job()
-            best = min(best, perf_counter() - begun)
-    finally:
-        sys.stdout = kept
-    return best / repeats * 1e6

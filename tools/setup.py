@@ -34,6 +34,7 @@ ENVIRONMENTS = (
     (".venv", "requirements.txt", "the app and its tests"),
     (".venv-local", "local/requirements.txt", "the embedded AWS"),
     (".venv-bench", "benchmarks/requirements.txt", "the benchmarks' peers"),
+    (".venv-agentops", "benchmarks/requirements-agentops.txt", "the AgentOps SDK, for the benchmarks"),
 )
 
 
