@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App, Stack
+from aws_cdk import App, Duration, Stack
 from aws_cdk import aws_lambda as lambda_
 
 from agentops_constructs import MonitoredAgent, MonitoringPlane
@@ -34,6 +34,20 @@ def handler(event, context):
     monitor.record_event(AgentEventType.ISSUE_DETECTED, {"severity": "high"})
     return monitor.current.workflow_id
 """
+SENDING = """
+import boto3, json
+
+def handler(event, context):
+    boto3.client("lambda").invoke(
+        FunctionName="layered-plain", InvocationType="Event", Payload=json.dumps({"say": "from a colleague"})
+    )
+"""
+SLOW = """
+import time
+
+def handler(event, context):
+    time.sleep(60)
+"""
 
 
 class Team(Stack):
@@ -42,8 +56,8 @@ class Team(Stack):
     def __init__(self, app: App, sources: Path) -> None:
         super().__init__(app, "Layered")
         plane = MonitoringPlane(self, "Monitoring", environment=ENVIRONMENT)
-        for name in ("plain", "speaking"):
-            MonitoredAgent(
+        agents = {
+            name: MonitoredAgent(
                 self,
                 name.capitalize(),
                 monitoring=plane,
@@ -51,14 +65,19 @@ class Team(Stack):
                 code=lambda_.Code.from_asset(str(sources / name)),
                 handler="index.handler",
                 function_name=f"layered-{name}",
+                timeout=Duration.seconds(2 if name == "slow" else 60),
             )
+            for name in ("plain", "speaking", "sending", "slow")
+        }
+        agents["plain"].grant_invoke(agents["sending"].role)
 
 
 @pytest.fixture(scope="module")
 def agents(aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedAws:
     """Deploy the stack."""
     folder = tmp_path_factory.mktemp("layered")
-    for name, source in (("plain", PLAIN), ("speaking", SPEAKING)):
+    sources = {"plain": PLAIN, "speaking": SPEAKING, "sending": SENDING, "slow": SLOW}
+    for name, source in sources.items():
         (folder / name).mkdir()
         (folder / name / "index.py").write_text(source)
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
@@ -111,6 +130,25 @@ def test_code_may_use_the_monitor_of_the_layer(agents: EmbeddedAws) -> None:
     found = {item["type"]["S"]: item["pk"]["S"] for item in items(agents, "speaking")}
     kinds = ("invocation_started", "issue_detected", "invocation_completed")
     assert found == dict.fromkeys(kinds, f"WF#{workflow}")
+
+
+def test_a_function_that_another_one_invokes_is_in_its_trace(agents: EmbeddedAws) -> None:
+    assert agents.invoke("layered-sending", {}) == (None, False)
+
+    sender = {item["type"]["S"]: item for item in items(agents, "sending")}
+    assert set(sender) == {"invocation_started", "message_sent", "invocation_completed"}
+    workflow = sender["message_sent"]["pk"]["S"]
+    receiver = [item["type"]["S"] for item in items(agents, "plain") if item["pk"]["S"] == workflow]
+    assert sorted(receiver) == ["invocation_completed", "invocation_started", "message_received"]
+
+
+def test_an_agent_whose_time_runs_out_says_so_before_lambda_ends_it(agents: EmbeddedAws) -> None:
+    _, failed = agents.invoke("layered-slow", {})
+
+    assert failed
+    found = {item["type"]["S"]: item["pk"]["S"] for item in items(agents, "slow")}
+    assert set(found) == {"invocation_started", "time_running_out", "invocation_failed"}
+    assert len(set(found.values())) == 1
 
 
 def test_what_it_ran_for_is_booked(agents: EmbeddedAws) -> None:
