@@ -10,11 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from agentops_monitoring.outbox import Outbox
 from agentops_monitoring.settings import Settings
 from agentops_monitoring.spill import SpillFolder
 from agentops_monitoring.transport import STDOUT, Transport, say
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 LINGER_SECONDS = 0.2
 """How long the worker waits for more events to go in the same batch."""
@@ -67,44 +71,49 @@ def _connect(settings: Settings) -> Write:
 
 
 def _close_with_children(worker: BackgroundWriter) -> None:
-    """Have children of multiprocessing write what they queued: they end without the handlers of atexit.
+    """Have children of multiprocessing write what they queued: they end without the handlers of atexit."""
+    attended = False
 
-    They run those of multiprocessing alone, or of Celery's copy of it.
-    """
-    attended: set[str] = set()
+    def close_here(worker: BackgroundWriter) -> None:
+        sys.modules["multiprocessing.util"].Finalize(None, worker.close, (EXIT_SECONDS,), exitpriority=0)
 
     def attend() -> None:
-        for name in ("multiprocessing.util", "billiard.util"):
-            util = sys.modules.get(name)
-            # Another thread may be importing it right now.
-            if name not in attended and hasattr(util, "register_after_fork") and hasattr(util, "Finalize"):
-                attended.add(name)
-
-                def close_here(worker: BackgroundWriter, util: object = util) -> None:
-                    util.Finalize(None, worker.close, (EXIT_SECONDS,), exitpriority=0)  # type: ignore[attr-defined]
-
-                close_here(worker)
-                util.register_after_fork(worker, close_here)  # type: ignore[union-attr]
+        nonlocal attended
+        util = sys.modules.get("multiprocessing.util")
+        # Only where somebody uses it; another thread may be importing it right now.
+        if util and not attended and hasattr(util, "register_after_fork") and hasattr(util, "Finalize"):
+            attended = True
+            close_here(worker)
+            util.register_after_fork(worker, close_here)
 
     attend()
     os.register_at_fork(before=attend)
 
 
 def _close_on_sigterm(worker: BackgroundWriter) -> None:
-    """Write what is queued when SIGTERM would end the process; a handler of the agent's own comes first."""
+    """Write what is queued when SIGTERM ends the process."""
     import signal
 
-    def on_sigterm(number: int, _frame: object) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, _frame: object) -> None:
         worker.close(EXIT_SECONDS)
         # Where the agent set a handler since, and that calls the one before, the end is not ours to bring.
-        if signal.getsignal(number) is on_sigterm:
+        if signal.getsignal(number) is end:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    # A handler that is there already ends the process its own way, and the end writes what is queued.
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        with suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGTERM, on_sigterm)
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        # The agent's own handler decides on the end, and must not wait for us.
+        worker.hurry()
+        assert callable(before)
+        before(number, frame)
+
+    with suppress(ValueError):  # not the main thread
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, end)
+        elif callable(before):
+            signal.signal(signal.SIGTERM, pass_on)
 
 
 class BackgroundWriter:
@@ -137,6 +146,7 @@ class BackgroundWriter:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._woken = False
         self._waiting: list[SimpleQueue[bool]] = []
+        self._hurried = False
         self._failures = 0
         self._failing_since = 0.0
         self._exit_seconds = 0.0
@@ -175,6 +185,11 @@ class BackgroundWriter:
         finally:
             self._waiting.remove(answer)
 
+    def hurry(self) -> None:
+        """Write at once from now on, for the process may end soon."""
+        self._hurried = True
+        self._wake.put(None)
+
     def close(self, seconds: float) -> None:
         """Write what is queued at the process's end, and say what could not be written in that time.
 
@@ -209,11 +224,15 @@ class BackgroundWriter:
             pause = self._round()
 
     def _rest(self, pause: float) -> None:
-        if not pause:
+        lingers = not pause
+        if lingers:
             self._wake.get()
             pause = LINGER_SECONDS
         until = time.monotonic() + pause
-        while not self._waiting and (left := until - time.monotonic()) > 0:
+        while not self._waiting and not (lingers and self._hurried):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
             with suppress(Empty):
                 self._wake.get(timeout=left)
         if self._failures and self._waiting:

@@ -122,13 +122,13 @@ class Outbox:
                 self._memory.popleft()
                 self._bytes_out += len(data)
         while self._left:
-            file = SpillFile.open(self._left[-1])
-            if file is not None:
+            again = SpillFile.open(self._left[-1])
+            if again is not None:
                 try:
-                    yield from _batches(file)
-                    file.delete()
+                    yield from _batches(again)
+                    again.delete()
                 finally:
-                    file.release()
+                    again.release()
             self._left.pop()
 
     def tidy(self) -> None:

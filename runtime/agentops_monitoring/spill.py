@@ -212,10 +212,17 @@ class SpillFolder:
         )
 
     def _size(self) -> int:
+        """Return the size of all files; deletes empty ones, which processes that were killed left behind."""
         total = 0
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(OSError):
-                    if entry.name.endswith(SUFFIX):
-                        total += entry.stat(follow_symlinks=False).st_size
+                    if not entry.name.endswith(SUFFIX):
+                        continue
+                    size = entry.stat(follow_symlinks=False).st_size
+                    total += size
+                    if not size and (file := SpillFile.open(entry.path)) is not None:
+                        if not file.left:
+                            file.delete()
+                        file.release()
         return total

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -47,7 +46,7 @@ def types_written(code: str, folder: Path) -> list[str]:
     runtime = Path(__file__).parents[3] / "runtime"
     answer = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(runtime), "PATH": os.environ["PATH"], "AGENTOPS_SPILL_DIR": str(folder)},
+        env={"PYTHONPATH": str(runtime), "PYTHONWARNINGS": "ignore", "AGENTOPS_SPILL_DIR": str(folder)},
         capture_output=True,
         text=True,
         check=True,

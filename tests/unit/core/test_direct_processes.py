@@ -214,6 +214,23 @@ def test_sigterm(
     agents.check(agent, in_flight=in_flight)
 
 
+def test_a_handler_that_was_there_ends_the_process_as_it_likes_and_the_worker_hurries(agents: Agents) -> None:
+    agent = agents.start(
+        "from agentops_monitoring import direct; direct.LINGER_SECONDS = 1_000\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "record(30)\n" + _WAIT
+    )
+    agent.wait_for(30)
+    time.sleep(0.05)
+    agent.process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + 30
+    while len(agents.server.tables.scan(TableName="agent-monitoring")["Items"]) < 30:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    agent.end()
+    agents.check(agent)
+
+
 _FORKS = """
 record(50)
 children = []

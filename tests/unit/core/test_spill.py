@@ -77,6 +77,15 @@ def test_the_environment_names_the_folder_its_size_or_none(
     assert SpillFolder.from_environment("t") is None
 
 
+def test_empty_files_of_processes_that_were_killed_are_swept_up(folder: SpillFolder) -> None:
+    mine, empty, full = folder.new(), folder.new(), folder.new()
+    full.append(b"1\n")
+    for file in (empty, full):
+        file.release()
+    new = folder.new()
+    assert set(folder.files()) == {mine.path, full.path, new.path}
+
+
 def test_files_of_one_destination_are_not_those_of_another(tmp_path: Path) -> None:
     names = [
         "agent-monitoring",
