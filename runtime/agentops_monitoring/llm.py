@@ -8,13 +8,11 @@ cost: {"annotates": the counted event's id, "source", "metadata", "duration_ms",
 from __future__ import annotations
 
 import operator
-import threading
-import time
 from collections.abc import Callable, Mapping
-from os import register_at_fork
 from typing import TYPE_CHECKING, Any
 
 from agentops_monitoring import arguments, redaction, trace
+from agentops_monitoring.calls import Call, Counts, counted_before
 from agentops_monitoring.encoding import Encoded, encode
 from agentops_monitoring.event_types import LLM_ANNOTATION, AgentEventType
 
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
     from agentops_monitoring.trace import TraceContext
 
 _LLM_USAGE = AgentEventType.LLM_USAGE.value
-_MAX_CALLS = 256
-_SAME_CALL_S = 900
-"""For how long a report without an id may mean a call of the same tokens: as an invocation may last."""
+_MAX_FIXED = 256
 
 # The token kinds, in the order of `TokenUsage`: our argument, and the field of the line.
 TOKEN_FIELDS = (
@@ -39,48 +35,7 @@ TOKEN_FIELDS = (
     ("cache_write_1h_tokens", "cache_creation_1h.input_tokens"),
 )
 
-Counts = tuple[int | None, ...]
 Extra = tuple[tuple[str, int], ...]
-
-
-class _Call:
-    """A model call that was counted, waiting for the other one who saw it."""
-
-    __slots__ = ("at", "counts", "event_id", "model", "priced", "region", "response_id")
-
-    def __init__(
-        self, response_id: str | None, model: str, region: str | None, counts: Counts, priced: bool
-    ) -> None:
-        self.response_id = response_id
-        self.model = model
-        self.region = region
-        self.counts = counts
-        self.priced = priced
-        self.at = time.monotonic()
-        self.event_id: str | None = None
-
-
-class _Log:
-    """The calls of one invocation that nobody has claimed yet."""
-
-    __slots__ = ("reported", "seen")
-
-    def __init__(self) -> None:
-        self.seen: list[_Call] = []
-        self.reported: list[_Call] = []
-
-
-# Re-entrant, since a signal's handler may report a call while its own thread is in here.
-_lock = threading.RLock()
-
-
-def _renew() -> None:
-    # A fork may have copied the lock while another thread held it.
-    global _lock
-    _lock = threading.RLock()
-
-
-register_at_fork(after_in_child=_renew)
 
 
 def token_count(value: object) -> int | None:
@@ -114,61 +69,6 @@ def provider_of(model: str) -> str | None:
         if model.startswith(prefix):
             return provider
     return None
-
-
-def _counted(context: TraceContext, auto: bool, call: _Call) -> _Call | None:
-    """Return the call that this one is and that has been counted, once; else note this one."""
-    calls = context.calls
-    with _lock:
-        if calls:
-            log = calls[0]
-        else:
-            log = _Log()
-            calls.append(log)
-        if not isinstance(log, _Log):
-            return None
-        others, own = (log.reported, log.seen) if auto else (log.seen, log.reported)
-        for other in others:
-            # A price that the counted one lacks must not get lost.
-            if (other.priced or not call.priced) and _same(other, call, auto):
-                others.remove(other)
-                return other
-        own.append(call)
-        if len(own) > _MAX_CALLS:
-            del own[0]
-    return None
-
-
-def _same(one: _Call, two: _Call, two_is_auto: bool) -> bool:
-    if one.response_id is not None and two.response_id is not None:
-        return one.response_id == two.response_id
-    seen, reported = (two, one) if two_is_auto else (one, two)
-    return (
-        _same_tokens(seen.counts, reported.counts)
-        and abs(two.at - one.at) <= _SAME_CALL_S
-        and _same_model(one, two)
-    )
-
-
-def _same_tokens(seen: Counts, reported: Counts) -> bool:
-    if seen == reported:
-        return None not in seen
-    if None in seen or None in reported or seen[1] != reported[1]:
-        return False
-    # Whoever reports by hand often leaves out what was cached, or takes it for a part of the input.
-    prompt = sum(count or 0 for count in seen) - (seen[1] or 0)
-    return reported[0] in (seen[0], prompt) and (reported[2:] == seen[2:] or not any(reported[2:]))
-
-
-def _same_model(one: _Call, two: _Call) -> bool:
-    if one.model == two.model:
-        return True
-    from agentops_monitoring import pricing
-
-    # An agent calls "claude-3-opus" what it asked Bedrock for by a longer name; the region finds that one.
-    region = one.region or two.region
-    found = pricing.resolve(one.model, region=region)
-    return found is not None and found == pricing.resolve(two.model, region=region)
 
 
 def track(
@@ -313,8 +213,8 @@ def _record(
     metadata: Mapping[Any, Any] | None,
 ) -> Decimal | None:
     cost = None if None in counts else _price(model, counts, tier, extra, region, problems)
-    call = _Call(response_id, model, region, counts, cost is not None)
-    counted = _counted(context, source == "auto", call)
+    call = Call(response_id, model, region, counts, cost is not None)
+    counted = counted_before(context, source == "auto", call)
     if counted is not None:
         _annotate(recorder, counted, call, source, duration_ms, problems, context, metadata)
         return cost
@@ -350,7 +250,7 @@ def _data(
                 "tier": tier,
             }
         )[:-1]
-        if len(_fixed) < _MAX_CALLS and not redaction.filters:
+        if len(_fixed) < _MAX_FIXED and not redaction.filters:
             _fixed[key] = fixed
     if None in counts:
         counts = tuple("null" if count is None else count for count in counts)  # type: ignore[misc]
@@ -396,8 +296,8 @@ def _load_prices() -> Callable[..., Decimal | None]:
 
 def _annotate(
     recorder: Recorder,
-    counted: _Call,
-    call: _Call,
+    counted: Call,
+    call: Call,
     source: str,
     duration_ms: float | None,
     problems: list[str],

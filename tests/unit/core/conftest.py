@@ -23,7 +23,7 @@ FIELDS = {
     *("request_id", "seq", "proof"),
 }
 BELONGING = {"user_id", "session_id", "tags"}
-WITHOUT_METRIC = {"span", "decision_outcome", "time_running_out"}
+WITHOUT_METRIC = {"span", "decision_outcome", "time_running_out", "llm_annotation"}
 
 
 def strict_json(text: str) -> Any:
