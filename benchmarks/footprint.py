@@ -9,7 +9,7 @@ from typing import NamedTuple
 from benchmarks.cases import OURS
 from benchmarks.peers import AGENTOPS, AGENTOPS_SDK, EMF, GENAI_PRICES, LANGFUSE, OTEL, POWERTOOLS
 
-RUNS = 7
+RUNS = 15
 _OTEL_IMPORTS = (
     "from opentelemetry.sdk.trace import TracerProvider; "
     "from opentelemetry.sdk.trace.export import BatchSpanProcessor; "
@@ -48,12 +48,15 @@ PACKAGES = (
 )
 
 IMPORT_PROBE = """
-import resource, time
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import time
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+before = resident()
 begun = time.perf_counter()
 {code}
 took = time.perf_counter() - begun
-print(took * 1e3, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(took * 1e3, (resident() - before) / 1024)
 """
 
 # Everything that installing brings, but what Lambda's own runtime has: boto3 and what that brings.

@@ -271,7 +271,8 @@ EMF, OTEL, LANGFUSE, AGENTOPS_SDK = (
     "aws-embedded-metrics", "OpenTelemetry SDK, batch", "Langfuse", "AgentOps SDK",
 )  # fmt: skip
 GENAI_PRICES = "genai-prices"
-NO_PRICE, LATER = "no price", "priced later, by its server"
+THREAD = "exported by a thread"
+NO_PRICE, LATER = "no price", f"priced by its server; {THREAD}"
 FLUSHED = "flushed at the end, for Lambda then freezes"
 
 PEER_CASES = (
@@ -279,13 +280,13 @@ PEER_CASES = (
     Case(EVENT, f"{POWERTOOLS}, bare", _powertools_bare, "no ids, no time, one set of dimensions"),
     Case(EVENT, "Powertools Metrics + Logger", _powertools_both, "two lines"),
     Case(EVENT, EMF, _emf_event, "the same line"),
-    Case(EVENT, OTEL, _otel_event, "exported later, by a thread"),
-    Case(EVENT, LANGFUSE, _langfuse_event, "exported later, by a thread"),
-    Case(EVENT, AGENTOPS_SDK, _agentops_event, "exported later, by a thread", AGENTOPS),
+    Case(EVENT, OTEL, _otel_event, THREAD),
+    Case(EVENT, LANGFUSE, _langfuse_event, THREAD),
+    Case(EVENT, AGENTOPS_SDK, _agentops_event, THREAD, AGENTOPS),
     Case(LLM, GENAI_PRICES, _genai_price, "the lookup alone"),
     Case(LLM, POWERTOOLS, _powertools_usage, NO_PRICE),
     Case(LLM, EMF, _emf_usage, NO_PRICE),
-    Case(LLM, OTEL, _otel_usage, NO_PRICE),
+    Case(LLM, OTEL, _otel_usage, f"{NO_PRICE}; {THREAD}"),
     Case(LLM, LANGFUSE, _langfuse_usage, LATER),
     Case(LLM, AGENTOPS_SDK, _agentops_usage, LATER, AGENTOPS),
     Case(INVOCATION, "Powertools Metrics + Logger", _powertools_invocation, "its two decorators"),

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from benchmarks.cases import OUR_CASES
-from benchmarks.peers import PEER_CASES
+from benchmarks.peers import PEER_CASES, THREAD
 
 CASES = (*OUR_CASES, *PEER_CASES)
 
@@ -16,8 +16,8 @@ CASES = (*OUR_CASES, *PEER_CASES)
 def measure(number: int, sink: str, seconds: float) -> dict[str, float]:
     """Return the best round's microseconds per run of a case, and how many sockets it opened.
 
-    Rounds hold as many runs as fit in a few milliseconds, so that some of them are disturbed by nothing. A case
-    that exports from a thread gets long ones: its own work must not fall between them.
+    Rounds hold as many runs as fit in a few milliseconds, so that some of them are disturbed by nothing. A
+    case that exports from a thread gets long ones: its own work must not fall between them.
     """
     from time import perf_counter
 
@@ -42,7 +42,7 @@ def measure(number: int, sink: str, seconds: float) -> dict[str, float]:
             job()
             runs += 1
         each = (perf_counter() - begun) / runs
-        a_round = max(1, int((0.2 if "thread" in case.note else 0.004) / each))
+        a_round = max(1, int((0.2 if THREAD in case.note else 0.004) / each))
         best = float("inf")
         end = perf_counter() + seconds
         while perf_counter() < end:

@@ -32,7 +32,8 @@ def targets(results: Results) -> list[Target]:
     ours = footprints.get(OURS, {})
 
     def us(job: str, who: str) -> float | None:
-        return jobs.get((job, who), {}).get("us")
+        found: float | None = jobs.get((job, who), {}).get("us")
+        return found
 
     flush, lookup = us(EVENT, POWERTOOLS), us(LLM, GENAI_PRICES)
     wanted = (
