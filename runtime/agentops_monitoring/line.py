@@ -146,12 +146,12 @@ def _chunks(payload: str, room: int) -> list[str]:
     start = 0
     while start < len(escaped):
         end = start + room
-        if end < len(escaped):
-            backslashes = 0
-            while escaped[end - 1 - backslashes] == "\\":
-                backslashes += 1
-            # An odd run ends in the first half of an escape.
-            end -= backslashes % 2
-        chunks.append(escaped[start:end])
+        chunk = escaped[start:end]
+        # An odd run of backslashes at its end is cut in the middle of an escape. The run is looked for within
+        # the chunk, which begins between two escapes: a text of backslashes alone has no other begin.
+        if end < len(escaped) and (len(chunk) - len(chunk.rstrip("\\"))) % 2:
+            end -= 1
+            chunk = chunk[:-1]
+        chunks.append(chunk)
         start = end
     return chunks
