@@ -86,13 +86,14 @@ def _same(one: Call, two: Call, two_is_auto: bool) -> bool:
         return one.response_id == two.response_id
     seen, reported = (two, one) if two_is_auto else (one, two)
     return (
-        _same_tokens(seen.counts, reported.counts)
+        same_tokens(seen.counts, reported.counts)
         and abs(two.at - one.at) <= _SAME_CALL_S
         and _same_model(one, two)
     )
 
 
-def _same_tokens(seen: Counts, reported: Counts) -> bool:
+def same_tokens(seen: Counts, reported: Counts) -> bool:
+    """Whether a report means the tokens that were seen."""
     if seen == reported:
         return None not in seen
     if None in seen or None in reported or seen[1] != reported[1]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentops_monitoring import arguments, redaction, trace
-from agentops_monitoring.calls import Call, Counts, counted_before
+from agentops_monitoring.calls import Call, Counts, counted_before, same_tokens
 from agentops_monitoring.encoding import Encoded, encode
 from agentops_monitoring.event_types import LLM_ANNOTATION, AgentEventType
 
@@ -311,7 +311,8 @@ def _annotate(
     if source == "auto":
         data["duration_ms"] = duration_ms
         data["gen_ai.response.id"] = call.response_id
-    if call.counts != counted.counts and None not in call.counts:
+    seen, reported = (call, counted) if source == "auto" else (counted, call)
+    if None not in call.counts and not same_tokens(seen.counts, reported.counts):
         data.update(
             (field, count) for (_, field), count in zip(TOKEN_FIELDS, call.counts, strict=True) if count
         )
