@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -108,7 +109,7 @@ class ModelServer:
         self.requests.clear()
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
@@ -128,6 +129,12 @@ def events(named: list[tuple[str | None, Any]]) -> list[bytes]:
         text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
         lines.append(((f"event: {name}\n" if name else "") + f"data: {text}\n\n").encode())
     return lines
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may leave at any time
+            super().handle_error(request, client_address)
 
 
 def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
