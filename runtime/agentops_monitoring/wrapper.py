@@ -35,12 +35,15 @@ def monitored(handler: Handler) -> Handler:
         object with a `__call__`. Of a class with a `__call__` each object becomes a handler. Lambda's own
         runtime calls plain functions only: the others need a framework in between that runs them.
     """
-    if isinstance(handler, staticmethod | classmethod):
-        return type(handler)(_wrapped(handler.__func__))
-    if isinstance(handler, type) and any("__call__" in vars(each) for each in handler.__mro__):
-        handler.__call__ = _wrapped(handler.__call__)  # type: ignore[method-assign]
+    given: Any = handler
+    # By its type alone: a proxy may raise when it is asked for its class.
+    kind = type(given)
+    if issubclass(kind, staticmethod | classmethod):
+        return kind(_wrapped(given.__func__))
+    if issubclass(kind, type) and any("__call__" in vars(each) for each in given.__mro__):
+        given.__call__ = _wrapped(given.__call__)
         return handler
-    return _wrapped(handler)  # type: ignore[return-value]
+    return _wrapped(given)  # type: ignore[return-value]
 
 
 def _wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,17 +139,18 @@ def _event_and_context(arguments: tuple[Any, ...], named: dict[str, Any]) -> tup
     return arguments[last - 1], arguments[last]
 
 
-def _code_flags(handler: Callable[..., Any]) -> int:
-    while isinstance(handler, partial):
+def _code_flags(handler: Any) -> int:
+    while issubclass(type(handler), partial):
         handler = handler.func
-    if isinstance(handler, type):
+    if issubclass(type(handler), type):
         return 0  # calling it makes an object
-    code = getattr(handler, "__code__", None)
-    if code is None:
-        # An object's own __call__ is a method, which passes its function's attributes on.
-        code = getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004
-    flags = getattr(code, "co_flags", 0)
-    return flags if isinstance(flags, int) else 0
+    with suppress(Exception):  # an object that raises when its attributes are read
+        code = getattr(handler, "__code__", None)
+        if code is None:
+            # An object's own __call__ is a method, which passes its function's attributes on.
+            code = getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004
+        return int(getattr(code, "co_flags", 0))
+    return 0
 
 
 def load_handler(name: str) -> Callable[..., Any]:

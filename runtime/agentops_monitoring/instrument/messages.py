@@ -31,8 +31,8 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html#eb-se
 RAISED_REQUEST_BYTES = 1_048_576
 """The same where AWS has raised the limit (announced in January 2026)."""
 
-_CONTEXT_BYTES = 4_096
-"""More than a context takes, its names at their longest."""
+_CONTEXT_BYTES = 12_288
+"""More than a context takes, its names at their longest and each character of them escaped."""
 
 
 class MessageNotSentError(RuntimeError):

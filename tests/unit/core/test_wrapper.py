@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -755,6 +756,15 @@ def test_arguments_that_raise_when_looked_at_reach_the_handler(
     assert recorded()[-1]["type"] == "invocation_completed"
 
 
+def test_a_handler_that_raises_when_it_is_looked_at_is_called(in_lambda: None, recorded: Any) -> None:
+    class Proxy(Hostile):
+        def __call__(self, event: Any, context: Any) -> Any:
+            return work(event)
+
+    assert monitored(Proxy())({"a": 1}, CONTEXT) == {"a": 1}
+    assert inside(recorded()) == ONE
+
+
 def test_a_partial_coroutine_function_is_awaited(in_lambda: None, recorded: Any) -> None:
     async def handle(setting: int, event: Any, context: Any) -> int:
         AgentOpsMonitor().record_event("test_passed")
@@ -787,6 +797,36 @@ def test_a_failure_with_a_long_message_does_not_hold_the_agent_up(in_lambda: Non
         handler({}, CONTEXT)
     assert time.monotonic() - began < 2
     assert recorded()[-1]["type"] == "invocation_failed"
+
+
+_WITH_CLIENT_CONTEXT = """
+import sys
+from awslambdaric import bootstrap
+context = bootstrap.create_lambda_context(sys.argv[1], {}, 4_102_444_800_000, "request-1", None, None)
+from agentops_monitoring.wrapper import handler
+handler({"issue": 7}, context)
+"""
+
+
+@pytest.mark.skipif(not RUNTIME_CLIENT_PYTHON.exists(), reason="no virtual environment of the embedded AWS")
+def test_a_client_context_is_found_where_lambda_s_own_client_puts_it(functions: Path) -> None:
+    carried = message()["detail"]["agentops"]
+    ended = subprocess.run(
+        [RUNTIME_CLIENT_PYTHON, "-c", _WITH_CLIENT_CONTEXT, json.dumps({"custom": {"agentops": carried}})],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{functions}{os.pathsep}{RUNTIME}",
+            "AGENTOPS_HANDLER": "flat_fn.handler",
+            "AGENTOPS_TRANSPORT": "stdout",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    started, received, completed = read_events(ended.stdout)
+    assert received["type"] == "message_received"
+    assert {each["trace_id"] for each in (started, received, completed)} == {"a" * 32}
 
 
 _AS_LAMBDA = """
