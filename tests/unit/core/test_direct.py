@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from moto import mock_aws
 
 from agentops_monitoring import AgentOpsMonitor, direct, settings, transport
-from agentops_monitoring.direct import BackgroundWriter, WriteThrough
+from agentops_monitoring.direct import BackgroundWriter, Hopeless, WriteThrough
 from agentops_monitoring.outbox import MAX_BATCH, Outbox
+from agentops_monitoring.spill import SpillFile, SpillFolder
 
 from .conftest import read_events
 
@@ -158,13 +160,25 @@ def test_a_process_writes_what_is_queued_at_its_end(tmp_path: Path) -> None:
     assert kinds == ["issue_detected", "test_failed"] + ["test_passed"] * 10
 
 
-def test_the_example_of_the_users_page_fills_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_sigterm() -> Iterator[None]:
+    """Take away the handler that the transport sets."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("own_sigterm")
+def test_the_example_of_the_users_page_fills_the_tables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import boto3
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("MONITORING_TABLE_NAME", "agent-monitoring")
+    monkeypatch.setenv("AGENTOPS_SPILL_DIR", str(tmp_path))
     with mock_aws():
         client = boto3.client("dynamodb")
         for table in ("agent-monitoring", "agent-decisions", "agent-ledger"):
@@ -260,3 +274,124 @@ def test_the_end_of_a_process_is_not_held_up_for_longer_than_its_bound(
         worker.write([f"{index}\n"])
     assert time.monotonic() - began < 0.5
     assert "could not be written within 0.2 s" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SpillFolder:
+    return SpillFolder(str(tmp_path / "spill"), "agent-monitoring")
+
+
+def test_after_its_budget_a_failure_is_left_to_others_and_looked_at_again(
+    folder: SpillFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(direct, "BUDGET_SECONDS", 0.3)
+    monkeypatch.setattr(direct, "AGAIN_SECONDS", 0.5)
+    ledger = Ledger(failures=1_000)
+    worker = BackgroundWriter(ledger, lambda: Outbox(folder))
+    worker.write(["1\n"])
+    # In vain, but not for as long as that: the wait ends when the worker gives up.
+    assert not worker.wait(60)
+    (path,) = folder.files()
+    others = SpillFile.open(path)
+    assert others is not None
+    others.release()
+    worker.write(["2\n"])
+    ledger.failures = 0
+    while len(ledger.lines) < 2:
+        time.sleep(0.01)
+    assert worker.wait(60)
+    assert set(ledger.lines) == {"1\n", "2\n"}
+    worker.close(1)
+    assert folder.files() == []
+    told = capsys.readouterr().err
+    assert told.count("events wait to be written: ConnectionError: out of reach") == 1
+    assert told.count("agentops-monitoring replay") == 1
+
+
+def test_what_is_hopeless_is_not_tried_in_a_row(
+    folder: SpillFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts = []
+
+    def connect() -> direct.Write:
+        attempts.append(1)
+        raise Hopeless("no permission")
+
+    worker = BackgroundWriter(connect, lambda: Outbox(folder))
+    for number in range(20):
+        worker.write([f"{number}\n"])
+        time.sleep(0.02)
+    assert not worker.wait(60)
+    assert not worker.wait(60)
+    # At most once by itself, and once for each that waits.
+    assert len(attempts) <= 3
+    worker.close(60)
+    assert capsys.readouterr().err.count("no permission") == 1
+    assert sum(len(Path(path).read_text().splitlines()) for path in folder.files()) == 20
+
+
+def test_a_line_that_no_ledger_takes_is_kept_beside_and_the_others_are_written(folder: SpillFolder) -> None:
+    written: list[str] = []
+
+    def write(lines: Sequence[str], deadline: float) -> Sequence[str]:
+        written.extend(line for line in lines if line != "odd\n")
+        return [line for line in lines if line == "odd\n"]
+
+    worker = BackgroundWriter(lambda: write, lambda: Outbox(folder))
+    for line in ("1\n", "odd\n", "2\n"):
+        worker.write([line])
+    assert worker.wait(60)
+    worker.close(60)
+    assert written == ["1\n", "2\n"]
+    (path,) = folder.files()
+    assert Path(path).read_text() == "odd\n"
+
+
+def test_in_lambda_all_events_of_an_invocation_wait_for_so_long_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(BackgroundWriter):
+        def __init__(self) -> None:
+            super().__init__(Ledger())
+            self.waits: list[float] = []
+
+        def wait(self, seconds: float) -> bool:
+            self.waits.append(seconds)
+            time.sleep(0.05)
+            return True
+
+    worker = Slow()
+    through = WriteThrough(worker, seconds=0.2, invocation_seconds=0.3)
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-a")
+    for _ in range(50):
+        through.write(["1\n"])
+    assert len(worker.waits) <= 6
+    assert max(worker.waits) <= 0.2
+    # The time that is left bounds the last ones further.
+    assert worker.waits[-1] < 0.1
+    # The next invocation waits again, once its predecessor's failure is not that fresh.
+    monkeypatch.setattr(through, "_patient_from", 0.0)
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-b")
+    through.write(["1\n"])
+    assert worker.waits[-1] == pytest.approx(0.2)
+
+
+def test_a_forked_child_connects_anew(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom agentops_monitoring import AgentOpsMonitor, direct\n"
+        "def connect(settings):\n"
+        "    mine = os.getpid()\n"
+        "    def write(lines, deadline):\n"
+        "        assert mine == os.getpid()\n"
+        "        os.write(1, ''.join(lines).encode()); return ()\n"
+        "    return write\n"
+        "direct._connect = connect\n"
+        "monitor = AgentOpsMonitor('a')\n"
+        "monitor.record_event('test_passed')\n"
+        "from agentops_monitoring import transport\n"
+        "assert transport.chosen.wait(60)\n"
+        "child = os.fork()\n"
+        "if not child: monitor.record_event('test_failed'); sys.exit()\n"
+        "os.waitpid(child, 0)\n"
+    )
+    assert types_written(code, tmp_path) == ["test_failed", "test_passed"]
