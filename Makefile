@@ -11,7 +11,7 @@ CDK = node node_modules/aws-cdk/bin/cdk
 CONTEXT = -c environment=$(ENVIRONMENT) $(foreach pair,$(ARGS),$(if $(findstring =,$(pair)),-c $(pair),$(error ARGS: $(pair) has no value, expected key=value)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check contract prove synth deploy destroy test-alert lint bench docs prices lock clean
+.PHONY: help setup demo test check contract prove synth deploy destroy test-alert lint bench docs prices release lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ docs: setup ## Regenerate the generated documentation
 
 prices: setup ## Regenerate the price book and print what changed
 	@PYTHONPATH=runtime python tools/generate_price_book.py
+
+release: setup ## Build the wheel into dist/, unless its price book is older than 90 days
+	@python tools/release.py
 
 lock: ## Resolve the requirements anew and write the locks
 	@$(PYTHON) tools/setup.py --lock

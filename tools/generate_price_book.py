@@ -1,4 +1,4 @@
-"""Write the price book from the installed `genai-prices`: `python tools/generate_price_book.py`.
+"""Write the price book from the installed `genai-prices`, and say what changed: `make prices`.
 
 genai-prices counts cached tokens as input; the book holds prices only, so that difference stays out of it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -130,13 +130,72 @@ def book(generated: str) -> dict[str, Any]:
     }
 
 
+Prices = dict[tuple[str, str, str, str], str]
+"""USD per million by model, tier, first day and kind."""
+
+
+def prices_of(written: Mapping[str, Any]) -> Prices:
+    """Return all prices of a book, flat."""
+    names = {kind: name.removesuffix("_mtok") for name, kind in KINDS.items()}
+    found: Prices = {}
+    for provider in written["providers"]:
+        for each in provider["models"]:
+            for tier, periods in {"standard": each["prices"], **each.get("tiers", {})}.items():
+                for first, kinds in periods:
+                    for kind, usd in kinds.items():
+                        key = (f"{provider['id']}/{each['id']}", tier, first or "", names[kind])
+                        found[key] = usd if isinstance(usd, str) else _steps(usd)
+    return found
+
+
+def _steps(usd: list[Any]) -> str:
+    base, steps = usd
+    return f"{base} ({', '.join(f'above {start:,}: {price}' for start, price in steps)})"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return model, what of it, the old price and the new one, for each price that is not as it was."""
+    old, new = prices_of(before), prices_of(after)
+    known, current = {key[0] for key in old}, {key[0] for key in new}
+    rows = []
+    for key in sorted(old.keys() | new.keys()):
+        model, tier, first, kind = key
+        if old.get(key) == new.get(key):
+            continue
+        # Of a model that comes or goes, the two prices that tell it.
+        if (model not in known or model not in current) and (
+            tier != "standard" or kind not in ("input", "output")
+        ):
+            continue
+        what = " ".join(filter(None, (kind, tier if tier != "standard" else "", first and f"from {first}")))
+        fallback = ("new model", "removed") if model not in known & current else ("-", "-")
+        rows.append((model, what, old.get(key, fallback[0]), new.get(key, fallback[1])))
+    return rows
+
+
+def table(rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """Return rows as a text table, in USD per million."""
+    lines = [("model", "price", "was", "is"), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]])
+        for line in lines
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--date", default=datetime.now(UTC).date().isoformat(), help="the book's date")
     written = book(parser.parse_args().date)
+    before = json.loads(BOOK.read_text(encoding="utf-8"))
+    rows = changes(before, written)
+    print(table(rows) if rows else "no price changed")
     BOOK.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
     count = sum(len(provider["models"]) for provider in written["providers"])
-    print(f"{BOOK}: {count} models, genai-prices {written['version']}, {BOOK.stat().st_size:,} bytes")
+    print(
+        f"{BOOK}: {count} models, genai-prices {before['version']} -> {written['version']}, "
+        f"{BOOK.stat().st_size:,} bytes"
+    )
 
 
 if __name__ == "__main__":
