@@ -37,9 +37,9 @@ def monitored(handler: Handler) -> Handler:
     """
     given: Any = handler
     # By its type alone: a proxy may raise when it is asked for its class.
-    kind = type(given)
+    kind: Any = type(given)
     if issubclass(kind, staticmethod | classmethod):
-        return kind(_wrapped(given.__func__))
+        return kind(_wrapped(given.__func__))  # type: ignore[no-any-return]
     if issubclass(kind, type) and any("__call__" in vars(each) for each in given.__mro__):
         given.__call__ = _wrapped(given.__call__)
         return handler
