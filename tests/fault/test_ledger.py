@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from agentops_monitoring.ledger.reader import LedgerReader
 from local.processes import Services
 from local.report import ledger
 from local.report import recount as raw_lines
@@ -158,11 +161,60 @@ def test_a_failing_ingest_is_retried_and_ends_in_its_dead_letters(plane: Plane) 
     check(plane.client("dynamodb"), recount(plane.fed()))
 
 
+def report_issues(plane: Plane, seed: int, count: int) -> None:
+    """Break functions of the shop, and tell the manager."""
+    for incident in incidents(seed, count):
+        plane.invoke(incident["function"], incident["payload"])
+        detail = {name: incident[name] for name in ("function", "summary")} | {"environment": ENVIRONMENT}
+        entry = {"EventBusName": f"agentops-{ENVIRONMENT}", "Source": "desk", "DetailType": "issue.reported"}
+        plane.client("events").put_events(Entries=[{**entry, "Detail": json.dumps(detail)}])
+
+
+class Recount:
+    """What the agents' raw lines say, held against the tables, the model's log and AgentOps."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._told = {one.id for _, one in self._lines()}
+        self._logs = {name: len(raw_lines.json_lines(plane.out / name)) for name in (MODEL_LOG, AGENTOPS_LOG)}
+
+    def _lines(self) -> Iterator[tuple[raw_lines.Source, raw_lines.Logged]]:
+        logs = self._plane.client("logs")
+        for source in raw_lines.sources(logs, ENVIRONMENT):
+            yield from ((source, one) for one in raw_lines.messages(logs, source.group))
+
+    def take(self) -> list[raw_lines.Check]:
+        """Return the differences in what came since; all deliveries are in."""
+        plane = self._plane
+        dynamodb = plane.client("dynamodb")
+        self.lines = raw_lines.Lines()
+        new: dict[raw_lines.Source, list[raw_lines.Logged]] = {}
+        for source, one in self._lines():
+            if one.id not in self._told:
+                new.setdefault(source, []).append(one)
+        for source, lines in new.items():
+            raw_lines.count_lines(source, lines, self.lines)
+        now = int(time.time())
+        facts = ledger.collect(dynamodb, TABLES, ENVIRONMENT, Span(now - 3_600, now + 60))
+        calls, self.spans = (
+            raw_lines.json_lines(plane.out / name)[start:] for name, start in self._logs.items()
+        )
+        checks = raw_lines.compare(
+            self.lines,
+            stored=raw_lines.table_keys(dynamodb, TABLES.monitoring),
+            decisions=raw_lines.table_keys(dynamodb, TABLES.decisions),
+            ledger_llm_usd=facts.llm_usd,
+            ledger_compute_usd=facts.compute_usd,
+            calls=calls,
+            spans=self.spans,
+            region=REGION,
+        )
+        return [one for one in checks if not one.ok]
+
+
 def test_agents_at_work_are_counted_and_exported_whatever_fails(plane: Plane, full_size: bool) -> None:
     (seed,) = seeds(False)
-    dice = random.Random(seed)
-    logs, dynamodb = plane.client("logs"), plane.client("dynamodb")
-    before = {name: len(raw_lines.json_lines(plane.out / name)) for name in (MODEL_LOG, AGENTOPS_LOG)}
+    dice, recounted = random.Random(seed), Recount(plane)
     manager, *others = (f"agentops-{agent}-{ENVIRONMENT}" for agent in ("manager", "engineer", "qa"))
     plane.order(
         *calls_fail(dice, INGEST),
@@ -173,33 +225,51 @@ def test_agents_at_work_are_counted_and_exported_whatever_fails(plane: Plane, fu
         {"call": "events:PutEvents", "by": manager, "fault": "kill", "when": "before", "most": 1},
         seed=seed,
     )
-    for incident in incidents(seed, 12 if full_size else 1):
-        plane.invoke(incident["function"], incident["payload"])
-        detail = {name: incident[name] for name in ("function", "summary")} | {"environment": ENVIRONMENT}
-        entry = {"EventBusName": f"agentops-{ENVIRONMENT}", "Source": "desk", "DetailType": "issue.reported"}
-        plane.client("events").put_events(Entries=[{**entry, "Detail": json.dumps(detail)}])
+    report_issues(plane, seed, 12 if full_size else 1)
     plane.settle(300)
     print(plane.counts())
     plane.order()
     deliver_dead_letters_again(plane)
-    lines = raw_lines.Lines()
-    for source in raw_lines.sources(logs, ENVIRONMENT):
-        raw_lines.count_lines(source, raw_lines.messages(logs, source.group), lines)
-    now = int(time.time())
-    facts = ledger.collect(dynamodb, TABLES, ENVIRONMENT, Span(now - 3_600, now + 60))
-    calls, spans = (raw_lines.json_lines(plane.out / name)[before[name] :] for name in before)
-    checks = raw_lines.compare(
-        lines,
-        stored=raw_lines.table_keys(dynamodb, TABLES.monitoring),
-        decisions=raw_lines.table_keys(dynamodb, TABLES.decisions),
-        ledger_llm_usd=facts.llm_usd,
-        ledger_compute_usd=facts.compute_usd,
-        calls=calls,
-        spans=spans,
-        region=REGION,
+    assert recounted.take() == []
+    assert len(recounted.lines.events) > 20
+    assert [name for name in recounted.lines.events if name.startswith("report-")], "the manager was killed"
+    told = {e["span_id"] for e in recounted.lines.events.values() if e["type"] != "invocation_started"}
+    assert {span["span_id"] for span in recounted.spans} == told
+
+
+def test_time_outs_and_kills_of_agents_are_failures_on_record(plane: Plane, full_size: bool) -> None:
+    (seed,) = seeds(False)
+    dice, recounted = random.Random(seed), Recount(plane)
+    function, lambda_ = f"agentops-manager-{ENVIRONMENT}", plane.client("lambda")
+    usual = lambda_.get_function_configuration(FunctionName=function)["Timeout"]
+    lambda_.update_function_configuration(FunctionName=function, Timeout=2)
+    # At any moment, before the monitor begins included; and while it waits for an answer. Of the attempts at
+    # an issue, three, and the issues at least two, some are left to run into their time.
+    most = 6 if full_size else 1
+    kill = {"invoke": function, "fault": "kill", "most": most}
+    plane.order(
+        {**kill, "seconds": round(dice.uniform(0, 0.6), 3)},
+        *({**kill, "seconds": round(dice.uniform(0, 0.6), 3), "probability": 0.3} for _ in range(2)),
+        {"call": "events:PutEvents", "by": function, "fault": "timeout", "seconds": 20, "most": 4 * most},
+        *deliveries_fail(INGEST),
+        seed=seed,
+    )  # fmt: skip
+    try:
+        report_issues(plane, seed, 12 if full_size else 2)
+        plane.settle(300)
+        print(plane.counts())
+    finally:
+        plane.order()
+        lambda_.update_function_configuration(FunctionName=function, Timeout=usual)
+    deliver_dead_letters_again(plane)
+    # A model's answer that came to one who was killed is nobody's to report.
+    assert {one.name.partition(" ")[0] for one in recounted.take()} <= {"LLM"}
+    failed = [event for id_, event in recounted.lines.events.items() if id_.startswith("report-")]
+    found = LedgerReader(plane.client("dynamodb"), TABLES).events_of_type(
+        "invocation_failed", datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC)
     )
-    assert [one for one in checks if not one.ok] == []
-    assert len(lines.events) > 20
-    assert [name for name in lines.events if name.startswith("report-")], "the manager was killed"
-    told = {event["span_id"] for event in lines.events.values() if event["type"] != "invocation_started"}
-    assert {span["span_id"] for span in spans} == told
+    kinds = Counter(each["data"]["error"]["type"] for each in found if each["id"].startswith("report-"))
+    print(kinds)
+    assert kinds.total() == len(failed)
+    assert kinds["Lambda.Timeout"] >= 1
+    assert kinds["Runtime.ExitError"] >= 1
