@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import timeit
@@ -17,13 +18,15 @@ from genai_prices.data import providers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentops_monitoring.pricing import TokenUsage, llm_cost, price_book, resolve
+from agentops_monitoring.pricing import TokenUsage, llm_cost, price_book, resolve, unpriced_fees
+from agentops_monitoring.pricing.usage import FEES
 from tools.generate_price_book import BOOK, book
 
 PROVIDERS = {each.id: each for each in providers if each.id in ("anthropic", "openai", "google", "aws")}
 MODELS = {(each.id, model.id): model for each in PROVIDERS.values() for model in each.models}
 OURS = list(MODELS)
 COUNT = st.integers(0, 400_000)
+EXAMPLES = 2_000 if os.environ.get("AGENTOPS_TEST_SIZE") == "full" else 100
 TIERS = {"batch": {"processing": "batch"}, "flex": {"service_tier": "flex"}, "standard": None}
 
 
@@ -46,7 +49,7 @@ def source_cost(provider: str, name: str, usage: TokenUsage, at: datetime) -> De
     return total
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=6 * EXAMPLES, deadline=None)
 @given(
     model=st.sampled_from(OURS),
     counts=st.tuples(COUNT, COUNT, COUNT, COUNT, COUNT),
@@ -66,6 +69,142 @@ def test_every_model_costs_what_the_source_says(
         assert silent or llm_cost(f"{provider}/{name}", standard, at=at) is None
     else:
         assert cost == source_cost(provider, name, usage, at)
+
+
+SPECIAL = [
+    (f"{provider}/{model.id}", kind)
+    for (provider, _), model in MODELS.items()
+    for kind in (
+        *(f"{way}_{what}_tokens" for way in ("input", "output", "cache_read") for what in ("audio", "image")),
+        "web_searches",
+        "file_searches",
+    )
+    if llm_cost(f"{provider}/{model.id}", TokenUsage(0, 0, extra=((kind, 1),))) is not None
+    and not unpriced_fees(f"{provider}/{model.id}", TokenUsage(0, 0, extra=((kind, 1),)))
+]
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    special=st.sampled_from(SPECIAL),
+    counts=st.tuples(COUNT, COUNT, COUNT),
+    count=st.integers(1, 10**6),
+)
+def test_audio_images_and_fees_cost_what_the_source_says(
+    special: tuple[str, str], counts: tuple[int, int, int], count: int
+) -> None:
+    name, kind = special
+    provider, _, model = name.partition("/")
+    plain, output, read = counts
+    theirs = {
+        # There the kinds lie within one another.
+        "input_tokens": plain + read, "output_tokens": output, "cache_read_tokens": read,
+    }  # fmt: skip
+    way = kind.rpartition("_")[0]
+    if kind == "web_searches":
+        theirs["web_searches"] = count
+    elif kind == "file_searches":
+        theirs["storage_searches"] = count
+    elif way.startswith("cache_read"):
+        modality = way.rpartition("_")[2]
+        theirs["input_tokens"] += count
+        theirs["cache_read_tokens"] += count
+        theirs[f"cache_{modality}_read_tokens"] = theirs[f"input_{modality}_tokens"] = count
+    else:
+        side, _, modality = way.partition("_")
+        theirs[f"{side}_tokens"] += count
+        theirs[kind] = count
+        if side == "input":
+            theirs[f"cache_{modality}_read_tokens"] = 0
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    cost = llm_cost(name, TokenUsage(plain, output, read, extra=((kind, count),)), at=at)
+    if cost is None:
+        return
+    found = MODELS[provider, (resolve(name) or model).removeprefix(f"{provider}/")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        price = found.calc_price(Usage(**theirs), PROVIDERS[provider], genai_request_timestamp=at)
+    assert cost == price.total_price
+
+
+ANY_USAGE = st.builds(
+    TokenUsage,
+    COUNT, COUNT, COUNT, COUNT, COUNT,
+    st.sampled_from(["standard", "batch", "flex", "priority", "fast", "standard@us"]),
+    st.lists(
+        st.tuples(st.sampled_from([*sorted(FEES), "input_audio_tokens"]), st.integers(1, 99)), max_size=2
+    ).map(tuple),
+)  # fmt: skip
+ANY_MODEL = st.sampled_from([f"{provider}/{name}" for provider, name in OURS])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(model=ANY_MODEL, usage=ANY_USAGE, kind=st.integers(0, 4), more=st.integers(0, 400_000))
+def test_more_tokens_never_cost_less(model: str, usage: TokenUsage, kind: int, more: int) -> None:
+    counts = list(usage[:5])
+    counts[kind] += more
+    cost, dearer = (
+        llm_cost(model, each) for each in (usage, TokenUsage._make([*counts, usage.tier, usage.extra]))
+    )
+    if cost is not None and dearer is not None:
+        assert 0 <= cost <= dearer
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(model=ANY_MODEL, usage=ANY_USAGE)
+def test_a_cost_is_the_sum_of_its_kinds(model: str, usage: TokenUsage) -> None:
+    cost = llm_cost(model, usage)
+    # Kinds apart from one another see another size of the prompt: only where that does not matter.
+    far = usage._replace(input_tokens=10**9)
+    if cost is None or llm_cost(model, far._replace(input_tokens=2 * 10**9)) is None:
+        return
+    base = TokenUsage(10**9, 0, tier=usage.tier)
+    parts = [far._replace(input_tokens=10**9, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0,
+                          cache_write_1h_tokens=0, extra=())]  # fmt: skip
+    parts += [
+        TokenUsage._make([10**9, *(n if i == kind else 0 for i, n in enumerate(usage[1:5])), usage.tier, ()])
+        for kind in range(4)
+    ]
+    parts += [base._replace(extra=(each,)) for each in usage.extra]
+    costs = [llm_cost(model, part) for part in parts]
+    whole, alone = llm_cost(model, far), llm_cost(model, base)
+    assert whole is not None
+    assert alone is not None
+    assert whole == sum((each - alone for each in costs if each is not None), alone)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    name=st.sampled_from([name for _, name in OURS]) | st.text(max_size=40),
+    region=st.none() | st.just("eu-west-1"),
+)
+def test_a_name_resolves_once_and_for_all(name: str, region: str | None) -> None:
+    found = resolve(name, region=region)
+    assert found is None or resolve(found) == found
+
+
+def test_inference_in_one_country_costs_a_tenth_more() -> None:
+    usage = TokenUsage(1_000, 2_000, 3_000, 4_000, 5_000)
+    for tier in ("standard", "fast"):
+        plain = llm_cost("claude-opus-4-8", usage._replace(tier=tier))
+        assert plain is not None
+        assert llm_cost("claude-opus-4-8", usage._replace(tier=f"{tier}@us")) == plain * Decimal("1.1")
+    assert llm_cost("claude-opus-4-8", usage._replace(tier="standard@mars")) is None
+    assert llm_cost("gpt-4o", usage._replace(tier="standard@us")) is None
+    searches = TokenUsage(0, 0, tier="standard@us", extra=(("web_searches", 1_000),))
+    assert llm_cost("claude-opus-4-8", searches) == 10
+
+
+def test_audio_without_a_rate_is_no_text() -> None:
+    # The source has text prices only for this model, and a call of it is mostly audio.
+    usage = TokenUsage(10, 10, extra=(("input_audio_tokens", 1),))
+    assert llm_cost("gpt-4o-audio-preview", usage) is None
+
+
+def test_fees_without_a_price_are_told() -> None:
+    usage = TokenUsage(1_000_000, 0, extra=(("web_searches", 1), ("code_interpreter_calls", 2)))
+    assert llm_cost("gpt-4.1", usage) == Decimal("2.01")
+    assert unpriced_fees("gpt-4.1", usage) == ["code_interpreter_calls"]
 
 
 def test_the_committed_book_is_what_the_script_writes() -> None:
