@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 100
 """Levels of nesting that are rendered: readers in other languages stop not far above."""
 
+MAX_VALUES = 1_000_000
+"""Values within one value: objects that share others again and again can be without end without a cycle."""
+
 _LONG = 10**12
 _NAMES_CACHED = 4096
 _names: dict[str, str] = {}
@@ -66,7 +69,7 @@ def encode(value: object, redact: bool = True) -> str:
     except Exception:  # noqa: BLE001, S110 - a value that changes underway, an endless number: rendered below
         pass
     try:
-        return _plain(render(value, redact=redact), 0, _any_name)
+        return _dumped(render(value, redact=redact))
     except Exception as error:  # noqa: BLE001 - even the renderer's stack can be exhausted
         return encode_text(f"<{type(value).__name__} that cannot be rendered: {type(error).__name__}>")
 
@@ -77,13 +80,19 @@ def encode_text(text: str) -> str:
 
 
 def _plain(
-    value: object, depth: int, name_of: Callable[[object], str], names: Mapping[str, str] = _names
+    value: object,
+    depth: int,
+    name_of: Callable[[object], str],
+    left: list[int] | None = None,
+    names: Mapping[str, str] = _names,
 ) -> str:
     """Encode a value of JSON's own types; raises for anything unusual."""
     kind = type(value)
     if kind is dict:
-        if depth > MAX_DEPTH:
-            raise _OddError
+        if left is not None:
+            left[0] -= len(value)  # type: ignore[arg-type]
+            if depth > MAX_DEPTH or left[0] < 0:
+                raise _OddError
         pieces = []
         for key, item in value.items():  # type: ignore[attr-defined]
             try:
@@ -99,14 +108,17 @@ def _plain(
             elif kind is float and item * 0 == 0:
                 pieces.append(f"{name}{item!r}")
             else:
-                pieces.append(name + _plain(item, depth + 1, name_of))
+                left = left or [MAX_VALUES]
+                pieces.append(name + _plain(item, depth + 1, name_of, left))
         return f"{{{','.join(pieces)}}}"
     if kind is str:
         return _quote(value)  # type: ignore[arg-type]
     if kind is list or kind is tuple:
-        if depth > MAX_DEPTH:
+        left = left or [MAX_VALUES]
+        left[0] -= len(value)  # type: ignore[arg-type]
+        if depth > MAX_DEPTH or left[0] < 0:
             raise _OddError
-        return f"[{','.join([_plain(item, depth + 1, name_of) for item in value])}]"  # type: ignore[attr-defined]
+        return f"[{','.join([_plain(item, depth + 1, name_of, left) for item in value])}]"  # type: ignore[attr-defined]
     if value is None:
         return "null"
     if kind is bool:
@@ -156,17 +168,21 @@ def _integer(value: int) -> int | str:
 
 
 def _dumped(rendered: object) -> str:
-    return _plain(rendered, 0, _any_name)
+    return _plain(rendered, 0, _any_name, [sys.maxsize])
 
 
 class _Renderer:
-    __slots__ = ("above", "redact")
+    __slots__ = ("above", "left", "redact")
 
     def __init__(self, redact: bool) -> None:
         self.redact = redact
         self.above: set[int] = set()
+        self.left = MAX_VALUES
 
     def render(self, value: object, depth: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            return f"<more than {MAX_VALUES} values>"
         try:
             rendered = self._render(value, depth)
         except Exception as error:  # noqa: BLE001 - a __repr__, a property or a field that raises

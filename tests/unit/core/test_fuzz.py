@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from agentops_monitoring import AgentEventType, AgentOpsMonitor, redaction
+from agentops_monitoring import AgentEventType, AgentOpsMonitor, encoding, redaction
 from agentops_monitoring.testing import capture_events
 
 from .conftest import read_events
@@ -277,3 +277,23 @@ def test_many_keys_that_become_one_take_no_longer_each(recorded: Any, full_size:
     finally:
         redaction.use(None)
     assert len(recorded()[0]["data"]) == count
+
+
+@pytest.mark.parametrize("odd", [0, object()], ids=["plain", "rendered"])
+def test_objects_that_share_others_come_to_an_end(
+    odd: object, recorded: Any, monkeypatch: pytest.MonkeyPatch, full_size: bool
+) -> None:
+    """Two to the power of ninety leaves, without any cycle: only a bound on their number ends this."""
+    if not full_size:
+        monkeypatch.setattr(encoding, "MAX_VALUES", 5_000)
+    said = f"<more than {encoding.MAX_VALUES} values>"
+    doubled: Any = odd
+    for _ in range(90):
+        doubled = [doubled, doubled]
+    squared = [[[odd] * 1_000] * 1_000] * 1_000
+    AgentOpsMonitor("a").record_event("test_passed", {"first": 1, "doubled": doubled})
+    AgentOpsMonitor("a").record_event("test_passed", {"squared": squared, "last": 2})
+    first, second = recorded()
+    assert first["data"]["first"] == 1
+    assert said in str(first["data"])
+    assert said in str(second["data"])
