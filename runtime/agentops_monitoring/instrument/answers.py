@@ -58,8 +58,14 @@ class Answer:
                 # Not parsed a second time: an embedding's body is large.
                 self.see_result(result)
             else:
-                self.see_body(response.content)
+                self.see_response(response)
         self.ended(complete=True)
+
+    def see_response(self, response: Any) -> None:
+        """Take a response that was read at once."""
+        reader = body.reader_for(response, self.see_line, self.see_body, self.ended)
+        reader.feed(response.content)
+        reader.end(complete=True)
 
     def failed(self, error: BaseException) -> None:
         """Take note that the agent gets an error instead."""

@@ -52,10 +52,6 @@ class _Message(ModelAnswer):
 class _BatchResults(Answer):
     """The results of a batch, a line each: they can be fetched again for 29 days."""
 
-    def see_body(self, content: bytes) -> None:
-        for line in content.splitlines():
-            self.see_line(line)
-
     def see_line(self, line: bytes) -> None:
         if b'"usage"' in line:
             reading = responses.read_response(json_of(line))

@@ -29,10 +29,11 @@ class Call(NamedTuple):
     started_ns: int
     context: TraceContext
     provider: str
-    region: str | None = None
+    region: str | None
+    operation: str
 
 
-def begin(model: object, provider: str, region: object = None) -> Call:
+def begin(model: object, provider: str, region: object = None, operation: str = "chat") -> Call:
     """Note a call that starts now, in the context of the code that makes it."""
     return Call(
         model if isinstance(model, str) and model else UNNAMED,
@@ -40,6 +41,7 @@ def begin(model: object, provider: str, region: object = None) -> Call:
         trace.current(),
         provider,
         region if isinstance(region, str) and region else None,
+        operation,
     )
 
 
@@ -102,8 +104,8 @@ def record_failure(call: Call, error: str, status_code: object = None) -> None:
         if isinstance(status_code, int):
             described["status_code"] = status_code
         data = {
-            "name": f"chat {call.model}",
-            "gen_ai.operation.name": "chat",
+            "name": f"{call.operation} {call.model}",
+            "gen_ai.operation.name": call.operation,
             "gen_ai.request.model": call.model,
             "gen_ai.provider.name": call.provider,
             "duration_ms": _since(call),

@@ -9,17 +9,25 @@ from typing import Any
 from agentops_monitoring import responses
 from agentops_monitoring.instrument import model_calls, stainless
 from agentops_monitoring.instrument.answers import Answer, ModelAnswer, json_of
+from agentops_monitoring.instrument.model_calls import Call
 
 NO_USAGE = "the stream names no tokens; it does with stream_options={'include_usage': True}"
 
 AZURE = "azure.ai.openai"
-_MODEL_CALLS = frozenset(
-    {
-        *("/chat/completions", "/completions", "/embeddings", "/responses", "/responses/compact"),
-        *("/images/generations", "/images/edits"),
-        *("/audio/transcriptions", "/audio/translations", "/audio/speech"),
-    }
-)
+_OPERATIONS = {
+    "/chat/completions": "chat",
+    "/completions": "text_completion",
+    "/responses": "chat",
+    "/responses/compact": "chat",
+    "/embeddings": "embeddings",
+    "/images/generations": "generate_content",
+    "/images/edits": "generate_content",
+    "/audio/transcriptions": "generate_content",
+    "/audio/translations": "generate_content",
+    "/audio/speech": "generate_content",
+}
+"""The paths that a model answers, and what the conventions call it, `gen_ai.operation.name`."""
+_PROVIDERS = {"bedrock": "aws.bedrock", "vertex": "gcp.vertex_ai"}
 _HOSTS = (
     (".openai.azure.com", AZURE),
     (".services.ai.azure.com", AZURE),
@@ -42,9 +50,10 @@ def patch(base_client: ModuleType) -> Callable[[], None]:
 def start(client: Any, options: Any) -> Answer | None:
     """Return what is to learn from a request's answer; None where no model answers it."""
     method, path = options.method.lower(), options.url.partition("?")[0].rstrip("/")
-    if method == "post" and path in _MODEL_CALLS:
+    if method == "post" and path in _OPERATIONS:
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
-        return _Response(model_calls.begin(asked.get("model"), *_platform(client)))
+        call = model_calls.begin(asked.get("model"), *_platform(client), _OPERATIONS[path])
+        return _Response(call, by_chunks=path.endswith("completions"))
     if method == "get" and path.startswith("/responses/") and path.count("/") == 2:
         return _KeptResponse(model_calls.begin(None, *_platform(client)))
     if method == "get" and path.startswith("/files/") and path.endswith("/content"):
@@ -56,8 +65,9 @@ def _platform(client: Any) -> tuple[str, str | None]:
     """Return the provider, named as the OpenTelemetry conventions do, and the region."""
     kinds = " ".join(kind.__name__ for kind in type(client).__mro__)
     runtime = getattr(client, "_provider_runtime", None)
-    if "Bedrock" in kinds or getattr(runtime, "name", None) == "bedrock":
-        return "aws.bedrock", getattr(client, "aws_region", None) or getattr(runtime, "region", None)
+    provider = _PROVIDERS.get(getattr(runtime, "name", ""), "aws.bedrock" if "Bedrock" in kinds else None)
+    if provider is not None:
+        return provider, getattr(client, "aws_region", None) or getattr(runtime, "region", None)
     if "Azure" in kinds:
         return AZURE, None
     host = getattr(getattr(client, "base_url", None), "host", None) or ""
@@ -71,10 +81,14 @@ def _field(source: object, name: str) -> object:
 class _Response(ModelAnswer):
     """An answer of chat, responses, embeddings and the like."""
 
-    _of_events = False
-    _named = False
-    _background = False
-    _pending = False
+    def __init__(self, call: Call, *, by_chunks: bool = False) -> None:
+        super().__init__(call)
+        self._by_chunks = by_chunks
+        """Whether a stream names its tokens only on demand."""
+        self._of_events = False
+        self._named = False
+        self._background = False
+        self._pending = False
 
     def see_line(self, line: bytes) -> None:
         if not line.startswith(b"data:"):
@@ -104,7 +118,7 @@ class _Response(ModelAnswer):
         if self._of_events and problem is None:
             # Some servers put the figures of all so far into each chunk.
             self.reading = self.reading or self.stream.reading
-            if self.reading.usage is None:
+            if self.reading.usage is None and self._by_chunks:
                 problem = NO_USAGE
         elif self._background and self._pending:
             return  # its tokens come with the response that is fetched later
@@ -132,11 +146,10 @@ class _KeptResponse(_Response):
 class _BatchResults(Answer):
     """A file, which may hold the results of a batch, a line each; it can be fetched again."""
 
-    def see_body(self, content: bytes) -> None:
+    def see_response(self, response: Any) -> None:
         # Files hold anything; only what begins like results is cut into lines.
-        if b'"custom_id"' in content[:4096]:
-            for line in content.splitlines():
-                self.see_line(line)
+        if b'"custom_id"' in response.content[:4096]:
+            super().see_response(response)
 
     def see_line(self, line: bytes) -> None:
         if b'"custom_id"' in line and b'"usage"' in line:

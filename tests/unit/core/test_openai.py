@@ -345,3 +345,33 @@ def test_a_stream_in_any_pieces_of_any_text_is_one_event(api: OpenaiApi, full_si
 
     client = client_of(api)
     check()
+
+
+def test_a_stream_that_a_transport_has_read_already(api: OpenaiApi, recorded: Any) -> None:
+    import openai._base_client as base
+
+    http = getattr(base, "httpx2", None) or base.httpx  # type: ignore[attr-defined]
+    chunk = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
+    last = json.dumps({**chunk, "choices": [], "usage": usage})
+    headers = {"content-type": "text/event-stream"}
+    transport = http.MockTransport(
+        lambda _: http.Response(200, headers=headers, text=f"data: {last}\n\ndata: [DONE]\n\n")
+    )
+    client = OpenAI(api_key="key", http_client=http.Client(transport=transport))
+    assert len(list(client.chat.completions.create(**COUNTED))) == 1
+    (event,) = recorded()
+    assert (read(event).input, read(event).output) == (5, 6)
+
+
+@responses_api
+def test_a_response_that_failed_names_no_tokens(api: OpenaiApi, recorded: Any) -> None:
+    failed = {"id": "resp_1", "object": "response", "status": "failed", "model": "gpt-4o-mini", "usage": None}
+    line = f"event: response.failed\ndata: {json.dumps({'type': 'response.failed', 'response': failed})}\n\n"
+    api.failures.append(
+        api.overloaded()._replace(status=200, content_type="text/event-stream", body=[line.encode()])
+    )
+    assert len(list(client_of(api).responses.create(**RESPOND, stream=True))) == 1
+    (event,) = recorded()
+    assert event["data"]["cost_usd"] is None
+    assert event["problems"] == ["the response names no tokens"]
