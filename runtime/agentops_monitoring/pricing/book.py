@@ -115,6 +115,15 @@ _book: Book | None = None
 _loading = Lock()
 
 
+def _renew() -> None:
+    # A fork may have copied the lock while another thread held it.
+    global _loading
+    _loading = Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
 def price_book() -> Book:
     """The committed book, read once."""
     global _book

@@ -18,7 +18,7 @@ from `since` on; a list holds several of them, in the order of their days.
 
 The ledger books the truth, so the plane has to know these prices: `MonitoringPlane(price_overrides=)`.
 An agent reads a file only, for what `track_llm_usage` returns and its lines say: no price is worth a network
-call on its path. A process that writes to the ledger directly books by its own file.
+call on its path. A process that writes to the ledger directly books by its own file or parameter.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def from_file(book: Book) -> Overrides | None:
 def refresh() -> None:
     """Read the parameter that the environment names, where the value at hand is older than `REFRESH_S`.
 
-    For the plane's functions: it calls AWS. A value that makes no sense is said and changes nothing.
+    For whoever writes to the ledger: it calls AWS. A value that makes no sense is said and changes nothing.
 
     Raises
     ------
@@ -286,13 +286,15 @@ def refresh() -> None:
         now = time.monotonic()
         if _read_at is not None and now - _read_at < REFRESH_S:
             return
-        import boto3
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.session import Session
 
         from agentops_monitoring.pricing import book
 
         try:
-            answer = boto3.client("ssm").get_parameter(Name=name.removeprefix("ssm:"), WithDecryption=True)
+            # Not the default session: where an agent writes directly, this is another thread than its own.
+            client: Any = Session().create_client("ssm")
+            answer = client.get_parameter(Name=name.removeprefix("ssm:"), WithDecryption=True)
             book.use(parse(answer["Parameter"]["Value"], book.price_book()))
         except OverridesError as error:
             say(f"{VARIABLE} {name}: {error}; nothing changes")

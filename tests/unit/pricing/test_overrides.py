@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -160,8 +162,13 @@ def test_a_wrong_file_is_said_and_leaves_the_book(
 
 def test_an_agent_never_asks_ssm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTOPS_PRICES", "ssm:/agentops/demo/prices")
-    monkeypatch.setattr("boto3.client", lambda *_: pytest.fail("a network call on the agent's path"))
+    asked: list[Any] = []
+    monkeypatch.setattr("botocore.session.Session.create_client", lambda *given, **_: asked.append(given))
     assert llm_cost("claude-3-opus", MILLION) == 15
+    assert asked == []
+    with pytest.raises(AttributeError):  # the stand-in is no client, but it is where a call would be made
+        overrides.refresh()
+    assert asked
 
 
 @mock_aws
@@ -220,3 +227,18 @@ def test_own_prices_are_exact(prices: dict[str, Decimal], counts: tuple[int, ...
     )  # fmt: skip
     expected = sum(count * rate for count, rate in zip(counts, rates, strict=True)) / 1_000_000
     assert llm_cost("mine", TokenUsage(*counts)) == expected  # type: ignore[arg-type]
+
+
+def test_the_documented_examples_are_prices(root: Path) -> None:
+    page = (root / "docs" / "costs.md").read_text()
+    written = re.search(r"price_overrides=(\{.*?\n\})\)", page, re.DOTALL)
+    assert written
+    use(ast.literal_eval(written[1]))
+    arn = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2"
+    assert llm_cost(arn, MILLION) == Decimal("3.3")
+    assert llm_cost("my-finetune", MILLION._replace(tier="batch")) == Decimal("1.5")
+    assert llm_cost("claude-opus-5-5", MILLION, at="2026-12-01T00:00:00.000Z") == Decimal("3.6")
+    described = re.search(r"\n    (\{\n.*?\n    \})\n", overrides.__doc__ or "", re.DOTALL)
+    assert described
+    use(json.loads(described[1]))
+    assert llm_cost("claude-opus-5-5", MILLION, at="2026-11-30T00:00:00.000Z") == 4
