@@ -249,3 +249,20 @@ def test_a_log_class_that_can_t_be_subscribed_fails_the_synth(
     agent(log_group=logs.LogGroup(stack, "Cheap", log_group_class=logs.LogGroupClass.INFREQUENT_ACCESS))
 
     assert "INFREQUENT_ACCESS" in failing_synth(stack)
+
+
+def test_a_log_group_with_data_protection_is_taken_and_subscribed(
+    stack: Stack, agent: Callable[..., MonitoredAgent]
+) -> None:
+    policy = logs.DataProtectionPolicy(identifiers=[logs.DataIdentifier.EMAILADDRESS])
+    group = logs.LogGroup(stack, "Masked", data_protection_policy=policy)
+    agent(log_group=group)
+
+    template = synth(stack)
+    name = stack.resolve(group.log_group_name)
+    policy_of = {"DataProtectionPolicy": Match.object_like({"Statement": Match.any_value()})}
+    template.has_resource_properties("AWS::Logs::LogGroup", policy_of)
+    template.has_resource_properties(
+        "AWS::Lambda::Function", {"LoggingConfig": Match.object_like({"LogGroup": name})}
+    )
+    template.has_resource_properties("AWS::Logs::SubscriptionFilter", {"LogGroupName": name})
