@@ -242,7 +242,7 @@ def test_time_outs_and_kills_of_agents_are_failures_on_record(plane: Plane, full
     dice, recounted = random.Random(seed), Recount(plane)
     function, lambda_ = f"agentops-manager-{ENVIRONMENT}", plane.client("lambda")
     usual = lambda_.get_function_configuration(FunctionName=function)["Timeout"]
-    lambda_.update_function_configuration(FunctionName=function, Timeout=2)
+    lambda_.update_function_configuration(FunctionName=function, Timeout=1)
     # At any moment, before the monitor begins included; and while it waits for an answer. Of the attempts at
     # an issue, three, and the issues at least two, some are left to run into their time.
     most = 6 if full_size else 1

@@ -14,7 +14,7 @@ import pytest
 from moto import mock_aws
 
 from agentops_monitoring.analysis.analyzer import AgentOpsAnalyzer
-from agentops_monitoring.analysis.findings import find
+from agentops_monitoring.analysis.findings import LOOP_MESSAGES, find
 from agentops_monitoring.analysis.opportunities import siblings
 from agentops_monitoring.functions import analyze
 from agentops_monitoring.ledger.reader import LedgerReader
@@ -59,9 +59,15 @@ class Ledger:
         data = {"from": sender, "to": to, "message_id": message_id, "message_type": "x"}
         self.tell(sender, "message_sent", data, **place)
 
-    def hear(self, sender: str, to: str, message_id: str, **place: Any) -> None:
+    def hear(self, sender: str, to: str, message_id: str, *, named: bool = True, **place: Any) -> None:
         data = {"from": sender, "to": to, "message_id": message_id, "latency_ms": 20}
-        self.tell(to, "message_received", data, **place)
+        self.tell(to, "message_received", {**data, "addressed_to": to if named else None}, **place)
+
+    def hand(self, sender: str, to: str, message_id: str, *, named: bool, **place: Any) -> None:
+        """A message that arrives; one that names nobody is known to be for who receives it."""
+        data = {"from": sender, "to": to if named else None, "message_id": message_id, "message_type": "x"}
+        self.tell(sender, "message_sent", data, **place)
+        self.hear(sender, to, message_id, named=named, **place)
 
     def call(self, agent: str, model: str, tokens_in: int, tokens_out: int, **place: Any) -> None:
         data = {
@@ -233,6 +239,24 @@ def test_lost_messages_and_loops_are_found_once() -> None:
     assert [(each.kind, each.key) for each in found] == [
         ("lost_message", "lost_message/lost"),
         ("handoff_loop", "handoff_loop/circle"),
+    ]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_messages_that_name_no_receiver_make_flows_and_loops_as_well(named: bool) -> None:
+    ledger = Ledger()
+    for index in range(LOOP_MESSAGES):
+        at = NOW - timedelta(minutes=20, seconds=index)
+        ledger.hand("engineer", "qa", f"x{index}", named=named, workflow="circle", at=at)
+    ledger.hand("engineer", "manager", "one", named=named, workflow="circle", at=at)
+    ledger.hear("engineer", "manager", "one", named=named, workflow="circle", at=NOW)  # delivered again
+    ledger.settle()
+    (found,) = find(ledger.reader, NOW - timedelta(minutes=25), NOW - timedelta(minutes=10))
+    assert found.evidence == {"workflow_id": "circle", "messages": {"engineer->qa": LOOP_MESSAGES}}
+    told = AgentOpsAnalyzer(ledger.reader, clock=lambda: NOW).analyze_collaboration_patterns(2)
+    assert [(each["flow"], each["messages"], each["received"]) for each in told["flows"]] == [
+        ("engineer->qa", LOOP_MESSAGES, LOOP_MESSAGES),
+        ("engineer->manager", 1, 1),
     ]
 
 
