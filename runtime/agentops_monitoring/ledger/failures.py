@@ -1,8 +1,8 @@
 """The event that an invocation could not write itself: Lambda ended it, and only Lambda's report says so.
 
-It is made where the report meets what is known of the invocation (`allocation`), as soon as either comes. Lines
-that come later may move it or take it back, in the tables and in every counter; what has left for other
-systems meanwhile stays there. Where reports have no status (China, GovCloud) there is none.
+It is made where the report meets what is known of the invocation (`allocation`). Lines that come later may
+move it or take it back, in the tables and in every counter; what has left for other systems meanwhile stays
+there. Where reports have no status (China, GovCloud) there is none.
 """
 
 from __future__ import annotations
