@@ -112,9 +112,12 @@ class _Body:
             self._end(response, False)
 
     def _see(self, chunk: bytes) -> None:
+        # Once a chunk: a try costs nothing, a context manager does.
         if self._reader is not None:
-            with suppress(Exception):  # bytes of a shape nobody foresaw
+            try:  # noqa: SIM105
                 self._reader.feed(chunk)
+            except Exception:  # noqa: BLE001, S110 - bytes of a shape nobody foresaw
+                pass
 
     def _end(self, response: Any, complete: bool) -> None:
         reader, self._reader = self._reader, None
@@ -143,13 +146,16 @@ class Lines:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        self._rest += chunk
         if b"\n" not in chunk:
+            self._rest += chunk
             if len(self._rest) > MAX_KEPT:
                 self._rest.clear()
             return
-        *lines, rest = bytes(self._rest).split(b"\n")
-        self._rest = bytearray(rest)
+        if self._rest:
+            chunk = bytes(self._rest) + chunk
+            self._rest.clear()
+        lines = chunk.split(b"\n")
+        self._rest += lines.pop()
         for line in lines:
             if line:
                 self._see(line)
