@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from _thread import RLock
+from _thread import RLock, get_ident
 
 from agentops_monitoring import settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Protocol, TextIO
+    from typing import Any, Protocol
 else:
     Protocol = object
+
+_MAX_HOLD_SECONDS = 1.0
+"""How long a fork waits for a stdout that takes nothing."""
 
 
 def say(text: str) -> None:
@@ -38,13 +42,16 @@ class StdoutTransport:
     def __init__(self) -> None:
         self.lost = 0
         """Lines that stdout refused."""
-        self._unbuffered: type | None = None
+        self._stdout: object = None
+        self._text: io.TextIOWrapper | None = None
+        self._buffer: io.BufferedWriter | None = None
         self.renew()
 
     def renew(self) -> None:
-        """Drop the lock: a fork may have copied it while another thread held it."""
+        """Start with a free lock, as a forked child must: another thread of its parent may hold its copy."""
         # Re-entrant, since a signal's handler may record while its own thread writes.
         self._lock = RLock()
+        self._forking = 0
 
     def write(self, lines: Sequence[str]) -> None:
         """Write each line with a single call, and flush: Lambda may freeze or kill the process any time."""
@@ -53,26 +60,60 @@ class StdoutTransport:
             lock = self._lock
             lock.acquire()  # `with` takes twice as long
             try:
-                for line in lines:
-                    stdout.write(line)
-                if type(stdout) is not self._unbuffered:
-                    self._flush(stdout)
+                if stdout is not self._stdout:
+                    self._look_behind(stdout)
+                buffer = self._buffer
+                if buffer is None:
+                    for line in lines:
+                        stdout.write(line)
+                    stdout.flush()
+                else:
+                    if self._text is not None:
+                        self._text.flush()
+                    for line in lines:
+                        buffer.write(line.encode())
+                    buffer.flush()
             finally:
                 lock.release()
         except Exception:  # noqa: BLE001 - a closed or broken stdout must not reach the agent
             self.lost += len(lines)
 
-    def _flush(self, stdout: TextIO) -> None:
-        # Lambda's own stdout flushes what is written; once more would cost as much as the line itself.
+    def _look_behind(self, stdout: Any) -> None:
+        """Find the buffer of a stdout that is of Python's own kind.
+
+        A text stream is no place to meet other threads: what they print while it flushes can take the place
+        of what waits in it (https://github.com/python/cpython/issues/119506, in 3.11 until 2024). The buffer
+        behind it has a lock, and takes a line in less time.
+        """
         kind = type(stdout)
-        if kind.__name__ == "Unbuffered" and kind.__module__ == "awslambdaric.bootstrap":
-            self._unbuffered = kind
-        else:
-            stdout.flush()
+        in_lambda = (kind.__module__, kind.__name__) == ("awslambdaric.bootstrap", "Unbuffered")
+        text = stdout.stream if in_lambda else stdout
+        self._text = self._buffer = None
+        if (
+            type(text) is io.TextIOWrapper
+            and type(text.buffer) is io.BufferedWriter
+            and "write" not in vars(text)  # somebody listens to what is written
+            and "{".encode(text.encoding) == b"{"
+        ):
+            self._buffer = text.buffer
+            # In Lambda whatever was printed is flushed already; elsewhere it comes before the line.
+            self._text = None if in_lambda else text
+        self._stdout = stdout
+
+    def hold(self) -> None:
+        """Keep threads from writing while the process forks: in the child their locks would stay taken."""
+        if self._lock.acquire(timeout=_MAX_HOLD_SECONDS):
+            self._forking = get_ident()
+
+    def release(self) -> None:
+        """Let threads write again."""
+        if self._forking == get_ident():
+            self._forking = 0
+            self._lock.release()
 
 
 STDOUT = StdoutTransport()
-os.register_at_fork(after_in_child=STDOUT.renew)
+os.register_at_fork(before=STDOUT.hold, after_in_parent=STDOUT.release, after_in_child=STDOUT.renew)
 
 chosen: Transport | None = None
 """Where this process's events go; None until the first. Read it, and change it with `replace`."""
