@@ -50,7 +50,29 @@ class Hopeless(Exception):
 
 
 def direct_transport(settings: Settings) -> Transport:
-    """Return the transport of a process whose settings say "direct"."""
+    """Return the transport of a process whose settings say "direct"; the same one for the same tables."""
+    key = settings.monitoring_table, settings.decisions_table, settings.ledger_table, settings.in_lambda
+    # Threads that record their first events at once shall share a worker.
+    with _making:
+        if key not in _made:
+            _made[key] = _new_transport(settings)
+        return _made[key]
+
+
+_made: dict[tuple[str, str, str, bool], Transport] = {}
+_making = threading.RLock()
+
+
+def _renew_lock() -> None:
+    # A fork may have copied it while another thread held it.
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _new_transport(settings: Settings) -> Transport:
     # In Lambda the lines are on stdout in any case.
     folder = None if settings.in_lambda else SpillFolder.from_environment(settings.monitoring_table)
     worker = BackgroundWriter(lambda: _connect(settings), lambda: Outbox(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from botocore.config import Config
@@ -13,9 +14,11 @@ from botocore.session import Session
 
 from agentops_monitoring.direct import Hopeless
 from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.events import Reject
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.writer import LedgerBusy, LedgerWriter, WriteResult
 from agentops_monitoring.outbox import MAX_BATCH
+from agentops_monitoring.pricing import overrides
 from agentops_monitoring.settings import Settings
 from agentops_monitoring.spill import SpillFile
 from agentops_monitoring.transport import say
@@ -43,12 +46,14 @@ def line_writer(settings: Settings) -> Callable[[Sequence[str], float], list[str
     writer = ledger_writer(settings)
 
     def write(lines: Sequence[str], deadline: float) -> list[str]:
-        refused: list[str] = []
-        for batch in batches(lines, settings.log_stream):
-            for reject in _write(writer, batch, deadline).rejects:
-                say(f"not for the ledger: {reject.reason}: {reject.source.message[:200].rstrip()}")
-                refused.append(reject.source.message)
-        return refused
+        rejects: list[Reject] = []
+        with _telling_the_hopeless():
+            overrides.refresh()  # before reading, which prices
+            for batch in batches(lines, settings.log_stream):
+                rejects += writer.write(batch, deadline=deadline).rejects
+        for reject in rejects:
+            say(f"not for the ledger: {reject.reason}: {reject.source.message[:200].rstrip()}")
+        return [reject.source.message for reject in rejects]
 
     return write
 
@@ -64,27 +69,28 @@ def ledger_writer(settings: Settings) -> LedgerWriter:
     tables = schema.Tables(settings.monitoring_table, settings.decisions_table, settings.ledger_table)
     retries: Any = {"mode": "standard", "total_max_attempts": 2}
     config = Config(retries=retries, connect_timeout=3, read_timeout=10)
-    try:
+    with _telling_the_hopeless():
         # A session of its own: the default one is the agent's, and no session is for two threads. Without
         # boto3, whose own imports fail once the interpreter ends, as at the end of a short script.
         client = Session().create_client("dynamodb", config=config)
-    except _CONFIGURATION as error:
-        raise Hopeless(str(error)) from error
     return LedgerWriter(client, tables)
 
 
-def _write(writer: LedgerWriter, batch: Batch, deadline: float) -> WriteResult:
+@contextmanager
+def _telling_the_hopeless() -> Iterator[None]:
     try:
-        return writer.write(batch, deadline=deadline)
+        yield
     except LedgerBusy as error:
         if isinstance(error.__cause__, _CONFIGURATION):
             raise Hopeless(str(error)) from error
         raise
+    except _CONFIGURATION as error:
+        raise Hopeless(str(error)) from error
     except ClientError as error:
         # The writer repeats by itself what passes; a token that has expired is renewed by its owner.
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         code = error.response.get("Error", {}).get("Code", "")
-        if status < 500 and not code.startswith(("Expired", "RequestExpired", "TransactionCanceled")):
+        if status < 500 and not code.startswith(("Expired", "RequestExpired", "Throttl", "Transaction")):
             raise Hopeless(str(error)) from error
         raise
 
@@ -160,18 +166,19 @@ def replay(path: str, writer: LedgerWriter | None) -> Replayed:
             texts = [line.decode("utf-8", "replace") for line in lines]
             strange = [text for text in texts if "agentops.event" not in text]
             kept += strange
-            for batch in batches([text for text in texts if "agentops.event" in text], ""):
-                if writer is None:
-                    ids = {event.id for event in batch.events} | {part.event.id for part in batch.parts}
-                    tally.events += len(ids)
-                    rejects = batch.rejects
-                else:
-                    result = _write(writer, batch, time.monotonic() + REPLAY_SECONDS)
+            with _telling_the_hopeless():
+                if writer is not None:
+                    overrides.refresh()
+                for batch in batches([text for text in texts if "agentops.event" in text], ""):
+                    if writer is None:
+                        ids = {event.id for event in batch.events} | {part.event.id for part in batch.parts}
+                        result = WriteResult(events=len(ids), rejects=batch.rejects)
+                    else:
+                        result = writer.write(batch, deadline=time.monotonic() + REPLAY_SECONDS)
                     tally.events += result.events
                     tally.duplicates += result.duplicates
-                    rejects = result.rejects
-                tally.rejects += rejects
-                kept += [reject.source.message for reject in rejects]
+                    tally.rejects += result.rejects
+                    kept += [reject.source.message for reject in result.rejects]
             file.offset += sum(map(len, lines))
         torn = file.left > 0
         if writer is not None:

@@ -1,4 +1,4 @@
-"""DynamoDB on loopback, as far as the ledger uses it: boto3 talks to it for real, and it fails to order."""
+"""DynamoDB on loopback, and a parameter store beside it: boto3 talks to them, and they fail to order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from botocore.validate import ParamValidator
 
 from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
 
-TARGET = "DynamoDB_20120810."
+_SERVICES = {"DynamoDB_20120810": "dynamodb", "AmazonSSM": "ssm"}
 HANG = "hang"
 """The fault of a server that takes a request and never answers."""
 
@@ -31,6 +31,7 @@ class DynamoDbServer:
 
     def __init__(self) -> None:
         self.tables = FakeDynamoDB()
+        self.parameters: dict[str, str] = {}
         self.url = ""
         self.fault: Callable[[str], Fault] = lambda operation: None
         self.requests: list[str] = []
@@ -40,12 +41,12 @@ class DynamoDbServer:
         self.closing = threading.Event()
 
     def answer(self, headers: Any, raw: bytes) -> tuple[int, Any] | None:
-        operation = str(headers.get("X-Amz-Target", "")).removeprefix(TARGET)
+        target, _, operation = str(headers.get("X-Amz-Target", "")).partition(".")
         body = json.loads(raw)
         self.requests.append(operation)
         if not headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 "):
             self.wrong.append(f"{operation} is not signed")
-        report = ParamValidator().validate(_from_wire(body), _input_shape(operation))
+        report = ParamValidator().validate(_from_wire(body), _input_shape(_SERVICES[target], operation))
         if report.has_errors():
             self.wrong.append(report.generate_report())
         fault = self.fault(operation)
@@ -55,6 +56,8 @@ class DynamoDbServer:
         if isinstance(fault, tuple):
             status, code = fault
             return status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "to order"}
+        if target == "AmazonSSM":
+            return 200, {"Parameter": {"Name": body["Name"], "Value": self.parameters[body["Name"]]}}
         try:
             found = getattr(self.tables, xform_name(operation))(**_from_wire(body))
         except ClientError as error:
@@ -68,8 +71,8 @@ class DynamoDbServer:
 
 
 @lru_cache
-def _input_shape(operation: str) -> Any:
-    return botocore.session.Session().get_service_model("dynamodb").operation_model(operation).input_shape
+def _input_shape(service: str, operation: str) -> Any:
+    return botocore.session.Session().get_service_model(service).operation_model(operation).input_shape
 
 
 def _from_wire(value: Any) -> Any:

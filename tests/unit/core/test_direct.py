@@ -160,6 +160,21 @@ def test_a_process_writes_what_is_queued_at_its_end(tmp_path: Path) -> None:
     assert kinds == ["issue_detected", "test_failed"] + ["test_passed"] * 10
 
 
+def create_table(client: Any, table: str) -> None:
+    client.create_table(
+        TableName=table,
+        KeySchema=[
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
 @pytest.fixture
 def own_sigterm() -> Iterator[None]:
     """Take away the handler that the transport sets."""
@@ -182,18 +197,7 @@ def test_the_example_of_the_users_page_fills_the_tables(
     with mock_aws():
         client = boto3.client("dynamodb")
         for table in ("agent-monitoring", "agent-decisions", "agent-ledger"):
-            client.create_table(
-                TableName=table,
-                KeySchema=[
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "sk", "KeyType": "RANGE"},
-                ],
-                AttributeDefinitions=[
-                    {"AttributeName": "pk", "AttributeType": "S"},
-                    {"AttributeName": "sk", "AttributeType": "S"},
-                ],
-                BillingMode="PAY_PER_REQUEST",
-            )
+            create_table(client, table)
         worker: Any = direct.direct_transport(settings.load())
         transport.replace(worker)
         names: dict[str, Any] = {}
