@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LLM_USAGE = AgentEventType.LLM_USAGE.value
 _MAX_FIXED = 256
+_MAX_TOKENS = 10**12
+"""The ledger takes no more for a number of tokens either."""
 
 # The token kinds, in the order of `TokenUsage`: our argument, and the field of the line.
 TOKEN_FIELDS = (
@@ -48,7 +50,7 @@ def token_count(value: object) -> int | None:
         count = operator.index(value)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - whatever a foreign number's own method raises
         return None
-    return count if count >= 0 else None
+    return count if 0 <= count < _MAX_TOKENS else None
 
 
 def provider_of(model: str) -> str | None:
@@ -104,20 +106,16 @@ def track(
         model = _name(model, problems)
     counts: Counts = tokens  # type: ignore[assignment]
     for count in tokens:
-        if type(count) is not int or count < 0:
+        if type(count) is not int or not 0 <= count < _MAX_TOKENS:
             counts = _counts(tokens, problems)
             break
     if metadata is not None and not arguments.is_mapping(metadata):
         problems.append(f"metadata is no mapping but {type(metadata).__name__}")
         metadata = {"value": metadata}
-    if type(tier) is not str or not tier:
-        tier = arguments.label("tier", tier, problems) or "standard"
-    if response_id is not None:
-        response_id = arguments.label("response_id", response_id, problems)
-    if region is not None:
-        region = arguments.label("region", region, problems)
-    if provider is not None:
-        provider = arguments.label("provider", provider, problems)
+    tier = _label("tier", tier, problems) or "standard"
+    region = _label("region", region, problems)
+    provider = _label("provider", provider, problems)
+    response_id = _label("response_id", response_id, problems)
     if problems:
         recorder.check(problems)
     try:
@@ -129,8 +127,16 @@ def track(
         return None
 
 
+def _label(name: str, given: object, problems: list[str]) -> str | None:
+    if given is None or type(given) is str:
+        return given
+    found = arguments.label(name, given, problems)
+    # Its subclasses may override anything.
+    return None if found is None else str.__str__(found)
+
+
 def _name(model: object, problems: list[str]) -> str:
-    if arguments.is_text(model) and model:
+    if arguments.is_text(model) and str.__len__(model):
         return str.__str__(model)
     problems.append(f"model {arguments.shown(model)} is no name")
     return "unknown"
@@ -142,6 +148,10 @@ def _counts(tokens: tuple[object, ...], problems: list[str]) -> Counts:
         if count is None:
             problems.append(f"{name} {arguments.shown(value)} is no number of tokens")
     return counts
+
+
+def _known(count: int | None) -> int | None:
+    return None if count is None else token_count(count)
 
 
 def record_usage(
@@ -160,7 +170,7 @@ def record_usage(
     return _record(
         recorder,
         model,
-        (None,) * len(TOKEN_FIELDS) if usage is None else usage[:5],
+        (None,) * len(TOKEN_FIELDS) if usage is None else tuple(map(_known, usage[:5])),
         "standard" if usage is None else usage.tier,
         () if usage is None else usage.extra,
         region,
@@ -190,7 +200,7 @@ def record_call(
     extra: Extra = (),
 ) -> Decimal | None:
     """Write one model call, its tokens by name; a count of None is not known."""
-    counts = tuple(tokens[name] for name, _ in TOKEN_FIELDS)
+    counts = tuple(_known(tokens[name]) for name, _ in TOKEN_FIELDS)
     return _record(
         recorder, model, counts, tier, extra, region, provider, response_id, duration_ms, source, problems,
         context, None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import gzip
 import json
 import re
 from decimal import Decimal
@@ -16,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
+from agentops_monitoring.functions.ingest import Ingest
 from agentops_monitoring.pricing import TokenUsage, book, llm_cost, overrides, price_book, resolve
 from agentops_monitoring.pricing.overrides import OverridesError, parse
 
@@ -204,6 +207,19 @@ def test_ingest_reads_the_parameter_anew_and_keeps_what_it_has(
     later()
     overrides.refresh()
     assert llm_cost("mine", MILLION) == 5
+
+
+@mock_aws
+def test_ingest_books_nothing_while_it_cannot_know_its_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTOPS_PRICES", "ssm:/agentops/demo/prices")
+    control = base64.b64encode(
+        gzip.compress(json.dumps({"messageType": "CONTROL_MESSAGE", "logEvents": []}).encode())
+    ).decode()
+    ingest = Ingest()
+    with pytest.raises(ClientError, match="ParameterNotFound"):
+        ingest({"awslogs": {"data": control}}, 60.0)
+    monkeypatch.delenv("AGENTOPS_PRICES")
+    ingest({"awslogs": {"data": control}}, 60.0)
 
 
 PRICE = st.decimals(0, 1000, places=6)
