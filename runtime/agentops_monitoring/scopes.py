@@ -49,7 +49,7 @@ class Scope:
 class Span(Scope):
     """A stretch of work; leaves one event with its duration when it ends."""
 
-    __slots__ = ("_monitor", "_outer", "_problems", "_started", "fields", "name")
+    __slots__ = ("_monitor", "_outer", "_problems", "_started", "fields", "name", "span_id")
 
     def __init__(self, monitor: AgentOpsMonitor, name: str, fields: dict[str, Any]) -> None:
         super().__init__()
@@ -58,18 +58,16 @@ class Span(Scope):
         self.name = arguments.text("name", name, self._problems)
         self.fields = fields
         """What else its event shall say; may be changed until it ends."""
+        self.span_id: str | None = None
+        """Of the span that has begun."""
         monitor.check(self._problems)
 
     def __enter__(self) -> Self:
         self._outer = trace.current()
-        self._enter(self._outer.within(identity.new_span_id()))
+        self.span_id = identity.new_span_id()
+        self._enter(self._outer.within(self.span_id))
         self._started = time.monotonic_ns()
         return self
-
-    @property
-    def span_id(self) -> str | None:
-        """The id of the span that has begun."""
-        return self.context.span_id
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
@@ -90,10 +88,14 @@ class Span(Scope):
         )
 
     def _data(self, duration_ms: float, failed: Mapping[str, object] | None) -> dict[str, Any]:
-        data = {**self.fields, "name": self.name, "duration_ms": duration_ms}
+        data = {**self._further(), "name": self.name, "duration_ms": duration_ms}
         if failed is not None:
             data["error"] = failed
         return data
+
+    def _further(self) -> dict[str, Any]:
+        # The agent may have put anything in its place.
+        return self.fields if type(self.fields) is dict else {"fields": self.fields}
 
 
 class ToolCall(Span):
@@ -111,7 +113,7 @@ class ToolCall(Span):
 
     def _data(self, duration_ms: float, failed: Mapping[str, object] | None) -> dict[str, Any]:
         error = arguments.failure(self.error) if failed is None else failed
-        return {**self.fields, **tool_data(self.name, self.arguments, self.result, error, duration_ms)}
+        return {**self._further(), **tool_data(self.name, self.arguments, self.result, error, duration_ms)}
 
 
 def tool_data(

@@ -100,6 +100,16 @@ def test_a_span_can_be_used_again_and_says_more_until_it_ends(recorded: Any) -> 
     assert (first["data"]["number"], second["data"]["number"]) == (1, 2)
 
 
+def test_whatever_an_agent_makes_of_a_span_it_ends_in_peace(recorded: Any) -> None:
+    monitor = AgentOpsMonitor("a")
+    for scope in (monitor.span("s"), monitor.tool("t")):
+        assert scope.span_id is None
+        with scope as begun:
+            begun.fields = 7  # type: ignore[assignment]
+            begun.name = None
+    assert [event["data"]["fields"] for event in recorded()] == [7, 7]
+
+
 def test_what_ends_twice_or_never_began_leaves_nothing(recorded: Any) -> None:
     monitor = AgentOpsMonitor("a")
     for scope in (monitor.span("s"), monitor.tool("t"), monitor.context(user_id="u"), monitor.workflow("w")):
