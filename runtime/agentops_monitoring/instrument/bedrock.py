@@ -66,9 +66,9 @@ def _take_body(parsed: Any) -> bytes:
 
     from botocore.response import StreamingBody
 
-    # That of an asynchronous client cannot be read here; the tokens are in the headers too.
+    # That of aiobotocore, a subclass, cannot be read here; the tokens are in the headers too.
     body = parsed.get("body")
-    if not isinstance(body, StreamingBody):
+    if type(body) is not StreamingBody:
         return b""
     raw: bytes = body.read()
     parsed["body"] = StreamingBody(BytesIO(raw), len(raw))

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.eventstream import ChecksumMismatch
 from botocore.exceptions import EndpointConnectionError
+from botocore.response import StreamingBody
 
 from agentops_monitoring import AgentOpsMonitor, instrument
 from agentops_monitoring.instrument.clients import attach_to_session
@@ -356,8 +357,8 @@ class _Session:
 
 
 def test_asynchronous_clients_get_their_answers(in_lambda: None, recorded: Any) -> None:
-    class Body:
-        async def read(self) -> bytes:
+    class Body(StreamingBody):  # as aiobotocore's is
+        async def read(self) -> bytes:  # type: ignore[override]
             return b"{}"
 
     async def stream() -> AsyncIterator[Any]:
@@ -371,7 +372,8 @@ def test_asynchronous_clients_get_their_answers(in_lambda: None, recorded: Any) 
     async def agent() -> tuple[bytes, list[Any]]:
         headers = {"x-amzn-bedrock-input-token-count": "5", "x-amzn-bedrock-output-token-count": "6"}
         answer = session.call(
-            "InvokeModel", {"body": Body(), "ResponseMetadata": {"HTTPHeaders": headers, "RequestId": "r"}}
+            "InvokeModel",
+            {"body": Body(None, None), "ResponseMetadata": {"HTTPHeaders": headers, "RequestId": "r"}},
         )
         streamed = session.call("ConverseStream", {"stream": stream()})
         return await answer["body"].read(), [event async for event in streamed["stream"]]
