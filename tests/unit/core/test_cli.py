@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,6 +192,27 @@ def test_wrong_usage_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit) as told:
         cli.main(["reply"])
     assert told.value.code == 2
+
+
+def test_an_interruption_is_no_loss(
+    server: DynamoDbServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = left(tmp_path, *lines_of(700))
+
+    def fault(operation: str) -> None:
+        if server.requests.count("TransactWriteItems") > 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    server.fault = fault
+    assert cli.main(["replay"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert path.exists()
+    server.fault = lambda operation: None
+    assert cli.main(["replay"]) == 0
+    assert held(server) == counted(server) == 700
 
 
 def test_without_a_region_the_reason_is_said(

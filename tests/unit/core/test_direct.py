@@ -399,3 +399,25 @@ def test_a_forked_child_connects_anew(tmp_path: Path) -> None:
         "os.waitpid(child, 0)\n"
     )
     assert types_written(code, tmp_path) == ["test_failed", "test_passed"]
+
+
+@pytest.mark.usefixtures("own_sigterm")
+def test_threads_that_come_first_together_share_a_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MONITORING_TABLE_NAME", f"agent-monitoring-{tmp_path.name}")
+    monkeypatch.setenv("AGENTOPS_SPILL_DIR", str(tmp_path))
+    monkeypatch.setattr(direct, "_close_on_sigterm", lambda worker: time.sleep(0.05))
+    all_there = threading.Barrier(8)
+    found: set[int] = set()
+
+    def work() -> None:
+        all_there.wait()
+        found.add(id(direct.direct_transport(settings.load())))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 1

@@ -166,8 +166,6 @@ def test_kill_9_at_a_random_moment_loses_nothing(agents: Agents, replay: None, f
             agent.process.kill()
             agent.process.wait()
         noted += pair
-        # One file of each, however many threads recorded their first events at once.
-        assert len(agents.waiting) == 2
         assert cli.main(["replay"]) == 0
         assert agents.waiting == []
     agents.check(*noted, in_flight=8 * len(noted))
