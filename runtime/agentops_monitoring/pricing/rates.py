@@ -12,7 +12,7 @@ _EPOCH = date(1970, 1, 1)
 
 _KINDS = {
     # What has a rate of its own: the book's keys, the closest first. A token without a price of its own costs
-    # as what it is a kind of; but audio that costs as text is unheard of where it is told apart.
+    # as what it is a kind of; but audio costs as text where a provider says so, see _AS_TEXT.
     "input_audio_tokens": ("ia",),
     "output_audio_tokens": ("oa",),
     "cache_read_audio_tokens": ("ra",),
@@ -21,6 +21,12 @@ _KINDS = {
     "cache_read_image_tokens": ("ri", "r", "i"),
     "web_searches": ("ws",),
     "file_searches": ("fs",),
+}
+# Google names the kinds that cost otherwise; the book lacks prices of OpenAI's and Amazon's audio.
+_AS_TEXT = {
+    "input_audio_tokens": ("i",),
+    "output_audio_tokens": ("o",),
+    "cache_read_audio_tokens": ("r", "i"),
 }
 _FEES = (("ws",), ("fs",))
 _COUNTS = (("i",), ("o",), ("r", "i"), ("w", "i"), ("h", "w", "i"))
@@ -51,11 +57,12 @@ class Rate:
 class Rates:
     """What a model costs in one tier on one day."""
 
-    __slots__ = ("_factor", "_raw", "counts", "exponent", "units")
+    __slots__ = ("_audio_as_text", "_factor", "_raw", "counts", "exponent", "units")
 
-    def __init__(self, raw: Mapping[str, Any], factor: Decimal) -> None:
+    def __init__(self, raw: Mapping[str, Any], factor: Decimal, audio_as_text: bool) -> None:
         self._raw = raw
         self._factor = factor
+        self._audio_as_text = audio_as_text
         self.counts: tuple[Rate | None, ...] = tuple(self._first(keys) for keys in _COUNTS)
         """The rates of the five counts of `TokenUsage`, in their order."""
         self.units, self.exponent = _units(self.counts)
@@ -63,7 +70,8 @@ class Rates:
 
     def rate_of(self, kind: str) -> Rate | None:
         """Return the rate of a kind of `TokenUsage.extra`; None where the book has none."""
-        return self._first(_KINDS.get(kind, ()))
+        keys = _KINDS.get(kind, ())
+        return self._first(keys + _AS_TEXT.get(kind, ()) if self._audio_as_text else keys)
 
     def _first(self, keys: tuple[str, ...]) -> Rate | None:
         # A factor is on tokens, never on fees.
@@ -114,9 +122,9 @@ class Model:
         if standard is None or factor is None:
             return None
         if tier == "standard":
-            return Rates(standard, factor)
+            return Rates(standard, factor, self.provider == "google")
         special = _active(self.raw.get("tiers", {}).get(tier, ()), day)
-        return None if special is None else Rates({**standard, **special}, factor)
+        return None if special is None else Rates({**standard, **special}, factor, self.provider == "google")
 
 
 def _active(periods: Sequence[Any], day: str) -> Mapping[str, Any] | None:

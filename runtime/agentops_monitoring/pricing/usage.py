@@ -123,7 +123,24 @@ class TokenUsage(NamedTuple):
         prompt = _count(usage, "promptTokenCount") + _count(usage, "toolUsePromptTokenCount")
         cached = min(_count(usage, "cachedContentTokenCount"), prompt)
         output = _count(usage, "candidatesTokenCount") + _count(usage, "thoughtsTokenCount")
-        return cls(prompt - cached, output, cached)
+        fresh = prompt - cached
+        read = min(_of_modality(usage, "cacheTokensDetails", "AUDIO"), cached)
+        new = sum(
+            _of_modality(usage, f"{side}TokensDetails", "AUDIO") for side in ("prompt", "toolUsePrompt")
+        )
+        new = min(max(0, new - read), fresh)
+        extra = {"input_audio_tokens": new, "cache_read_audio_tokens": read}
+        for what in ("audio", "image"):
+            made = min(_of_modality(usage, "candidatesTokensDetails", what.upper()), output)
+            extra[f"output_{what}_tokens"] = made
+            output -= made
+        return cls(fresh - new, output, cached - read, extra=_kinds(**extra))
+
+
+def _of_modality(usage: Mapping[str, Any], name: str, modality: str) -> int:
+    return sum(
+        _count(each, "tokenCount") for each in usage.get(name) or () if each.get("modality") == modality
+    )
 
 
 def _anthropic_counts(usage: Mapping[str, Any]) -> tuple[int, int, int, int, int]:

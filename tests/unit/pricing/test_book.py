@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import timeit
 import warnings
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -337,11 +336,45 @@ def test_one_hour_writes_are_told_apart() -> None:
     assert TokenUsage.from_bedrock(bedrock) == TokenUsage(1, 1, 0, 10, 20)
 
 
-def test_a_warm_lookup_is_cheap() -> None:
-    usage, at = TokenUsage(1000, 500), datetime.now(UTC)
-    llm_cost("claude-3-opus", usage, at=at)
-    best = min(timeit.repeat(lambda: llm_cost("claude-3-opus", usage, at=at), number=2000, repeat=5))
-    assert best / 2000 < 20e-6
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = TokenUsage(1000, 500)
+    first = llm_cost("claude-3-opus", usage)
+    monkeypatch.setattr(type(price_book()), "find", lambda *_: pytest.fail("looked up again"))
+    assert llm_cost("claude-3-opus", usage) == first
+
+
+def test_geminis_audio_and_images_have_rates_of_their_own_where_the_book_has_them() -> None:
+    """https://ai.google.dev/gemini-api/docs/pricing, https://ai.google.dev/api/generate-content#UsageMetadata"""
+    usage = TokenUsage.from_google(
+        {
+            "promptTokenCount": 1_000,
+            "cachedContentTokenCount": 400,
+            "candidatesTokenCount": 50,
+            "thoughtsTokenCount": 10,
+            "promptTokensDetails": [
+                {"modality": "TEXT", "tokenCount": 300},
+                {"modality": "AUDIO", "tokenCount": 700},
+            ],
+            "cacheTokensDetails": [
+                {"modality": "TEXT", "tokenCount": 150},
+                {"modality": "AUDIO", "tokenCount": 250},
+            ],
+            "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 20}],
+        }
+    )
+    assert usage[:3] == (150, 40, 150)
+    assert dict(usage.extra) == {
+        "input_audio_tokens": 450,
+        "cache_read_audio_tokens": 250,
+        "output_image_tokens": 20,
+    }
+    assert usage.prompt_tokens == 1_000
+    # One price for all kinds of input.
+    assert llm_cost("gemini-2.5-pro", usage._replace(output_tokens=0, extra=usage.extra[:2])) == Decimal(
+        "0.00125"
+    ) * Decimal("0.6") + Decimal("0.000125") * Decimal("0.4")
+    # Audio costs more than text.
+    assert llm_cost("gemini-2.5-flash", TokenUsage(0, 0, extra=(("input_audio_tokens", 10**6),))) == 1
 
 
 def test_threads_that_begin_together_agree() -> None:
