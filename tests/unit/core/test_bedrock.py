@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -373,7 +374,7 @@ def test_asynchronous_clients_get_their_answers(in_lambda: None, recorded: Any) 
         headers = {"x-amzn-bedrock-input-token-count": "5", "x-amzn-bedrock-output-token-count": "6"}
         answer = session.call(
             "InvokeModel",
-            {"body": Body(None, None), "ResponseMetadata": {"HTTPHeaders": headers, "RequestId": "r"}},
+            {"body": Body(io.BytesIO(), 0), "ResponseMetadata": {"HTTPHeaders": headers, "RequestId": "r"}},
         )
         streamed = session.call("ConverseStream", {"stream": stream()})
         return await answer["body"].read(), [event async for event in streamed["stream"]]

@@ -108,6 +108,13 @@ def test_what_others_put_on_top_stays_and_ours_sleeps(
     kind.request = getattr(ours, "__wrapped__")  # noqa: B009 - what it was before this test
 
 
+def test_a_stream_that_outlives_the_patches_records_nothing(sdk: Sdk, recorded: Any) -> None:
+    stream = sdk.ask(sdk.client(), stream=True)
+    instrument.uninstall()
+    assert list(stream)
+    assert recorded() == []
+
+
 class _Known:
     def request(self, cast_to: Any, options: Any) -> None: ...
 
