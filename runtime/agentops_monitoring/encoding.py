@@ -94,7 +94,8 @@ def _plain(
             if depth > MAX_DEPTH or left[0] < 0:
                 raise _OddError
         pieces = []
-        for key, item in value.items():  # type: ignore[attr-defined]
+        # A copy: another thread may take a key out and put it back, and then it comes twice.
+        for key, item in value.copy().items():  # type: ignore[attr-defined]
             try:
                 name = names[key]
             except KeyError:
