@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,8 @@ PLANE_ONLY = frozenset(
         *("__main__.py", "catalogue.py", "cli.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
     }
 )
+# An eighth of its size, and read as it is.
+PRICE_BOOK = "pricing/book.json"
 _PLATFORMS = {
     "arm64": ("manylinux2014_aarch64", "manylinux_2_28_aarch64"),
     "x86_64": ("manylinux2014_x86_64", "manylinux_2_28_x86_64"),
@@ -76,7 +79,9 @@ class Bundle:
     trees
         Folders by their place in the asset.
     exclude
-        Names of folders directly under a tree's root that stay out, by the tree's place.
+        Names of files and folders directly under a tree's root that stay out, by the tree's place.
+    compress
+        Places of files that are compressed by zlib: their readers see it.
     requirements
         A file of exact pins, installed without resolving; none by default.
     architecture
@@ -88,6 +93,7 @@ class Bundle:
     name: str
     trees: Mapping[str, Path]
     exclude: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    compress: frozenset[str] = frozenset()
     requirements: Path | None = None
     architecture: str = "arm64"
     for_host: bool = False
@@ -117,7 +123,10 @@ class Bundle:
                 for relative, path in self._files(place, tree):
                     target = folder / place / relative
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, target)
+                    if PurePosixPath(place, relative.as_posix()).as_posix() in self.compress:
+                        target.write_bytes(zlib.compress(path.read_bytes(), 9))
+                    else:
+                        shutil.copyfile(path, target)
 
         return _once(cache / f"{self.name}-{(digest or self.digest())[:16]}", fill)
 
@@ -180,13 +189,18 @@ def agent_bundle(source: AgentSource) -> Bundle:
         name=f"agent-{source.package or source.path.name}",
         trees={source.package or ".": source.path, MONITOR: monitor_source()},
         exclude={MONITOR: PLANE_ONLY},
+        compress=frozenset({f"{MONITOR}/{PRICE_BOOK}"}),
     )
 
 
 def layer_bundle() -> Bundle:
     """Return the part of the monitor that an agent runs, laid out as a layer."""
+    place = f"python/{MONITOR}"
     return Bundle(
-        name="layer", trees={f"python/{MONITOR}": monitor_source()}, exclude={f"python/{MONITOR}": PLANE_ONLY}
+        name="layer",
+        trees={place: monitor_source()},
+        exclude={place: PLANE_ONLY},
+        compress=frozenset({f"{place}/{PRICE_BOOK}"}),
     )
 
 

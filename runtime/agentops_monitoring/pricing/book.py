@@ -130,8 +130,13 @@ def price_book() -> Book:
     if _book is None:
         with _loading:
             if _book is None:
-                with open(os.path.join(os.path.dirname(__file__), "book.json"), encoding="utf-8") as file:
-                    _book = Book(json.load(file))
+                with open(os.path.join(os.path.dirname(__file__), "book.json"), "rb") as file:
+                    text = file.read()
+                if not text.startswith(b"{"):  # agents' bundles hold it compressed
+                    import zlib
+
+                    text = zlib.decompress(text)
+                _book = Book(json.loads(text))
     return _book
 
 
