@@ -259,7 +259,7 @@ def test_values_that_change_while_they_are_encoded(recorded: Any, full_size: boo
 
     changing = threading.Thread(target=change)
     changing.start()
-    count = 2_000 if full_size else 60
+    count = 2_000 if full_size else 300
     try:
         for _ in range(count):
             monitor.record_event("test_passed", shared)
