@@ -93,8 +93,12 @@ print(sum(file.stat().st_size for file in files if file.is_file()))
 """
 
 OUR_SIZE_PROBE = """
+import tempfile
+from pathlib import Path
 from agentops_constructs.bundling import layer_bundle
-print(sum(path.stat().st_size for _, path in layer_bundle().files()))
+with tempfile.TemporaryDirectory() as folder:
+    bundle = layer_bundle().build(Path(folder))
+    print(sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()))
 """
 
 

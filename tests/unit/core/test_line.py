@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import threading
 from typing import Any
@@ -134,69 +132,6 @@ def test_a_stdout_that_fails_does_not_reach_the_agent(
     for stdout in (Broken(), None):
         monkeypatch.setattr(sys, "stdout", stdout)
         AgentOpsMonitor("a").record_event("test_passed")
-
-
-_FORKS = """
-import os, sys
-from agentops_monitoring import AgentOpsMonitor
-monitor = AgentOpsMonitor("a")
-monitor.record_event("test_passed")
-children = []
-for _ in range(3):
-    child = os.fork()
-    if not child:
-        for _ in range(5):
-            monitor.record_event("test_passed")
-        os._exit(0)
-    children.append(child)
-for child in children:
-    os.waitpid(child, 0)
-monitor.record_event("test_passed")
-"""
-
-
-def _run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    runtime = os.path.join(os.path.dirname(__file__), *[os.pardir] * 3, "runtime")
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": runtime, "PATH": os.environ["PATH"], **env},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-
-
-def test_forked_children_share_no_id() -> None:
-    events = read_events(_run(_FORKS, AGENTOPS_TRANSPORT="stdout").stdout)
-    assert len(events) == 17
-    assert len({event["id"].partition("-")[0] for event in events}) == 4
-    assert len({event["workflow_id"] for event in events}) == 4
-
-
-def test_another_process_reads_what_was_written_even_when_it_was_killed() -> None:
-    code = (
-        "import os, signal\nfrom agentops_monitoring import AgentOpsMonitor\n"
-        "monitor = AgentOpsMonitor('a')\n"
-        "for index in range(100): monitor.record_event('test_passed', {'index': index, 'odd': ...})\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    with pytest.raises(subprocess.CalledProcessError) as killed:
-        _run(code, AGENTOPS_TRANSPORT="stdout")
-    assert [event["data"]["index"] for event in read_events(killed.value.stdout)] == list(range(100))
-
-
-def test_importing_the_monitor_imports_little() -> None:
-    code = (
-        "import sys; before = set(sys.modules)\n"
-        "from agentops_monitoring import AgentOpsMonitor, AgentEventType, monitored\n"
-        "AgentOpsMonitor('a').record_event(AgentEventType.TEST_PASSED, {'a': 1})\n"
-        "heavy = {'boto3', 'botocore', 'asyncio', 'ssl', 'logging', 'inspect', 'dataclasses', 'hashlib',"
-        " 'decimal',"
-        " 'urllib', 'http', 'socket', 'subprocess', 'traceback', 'random', 'datetime'}\n"
-        "print(sorted(heavy & (set(sys.modules) - before)), file=sys.stderr)\n"
-    )
-    assert _run(code, AGENTOPS_TRANSPORT="stdout").stderr.strip() == "[]"
 
 
 @pytest.mark.parametrize(
