@@ -89,8 +89,9 @@ class TraceContext:
         self.outer: TraceContext | None = None
         """What was current when this one was entered."""
         self.left: bool | None = None
-        """Whether it ended where it cannot be undone: in another task, or before what was entered inside; None
-        until it is entered."""
+        """Whether it ended where it cannot be undone: in another task, or before what was entered inside.
+
+        None until it is entered."""
         self._belong(user_id, session_id, tags)
 
     def _belong(self, user_id: str | None, session_id: str | None, tags: Mapping[str, object] | None) -> None:
