@@ -70,7 +70,11 @@ def counted_before(context: TraceContext, auto: bool, call: Call) -> Call | None
         if not isinstance(log, _Log):
             return None
         others, own = (log.reported, log.seen) if auto else (log.seen, log.reported)
+        response_id, output = call.response_id, call.counts[1]
         for other in others:
+            # Nearly all are other calls: told here, for a process that lives long has many of them.
+            if other.counts[1] != output and (response_id is None or other.response_id != response_id):
+                continue
             # A price that the counted one lacks must not get lost.
             if (other.priced or not call.priced) and _same(other, call, auto):
                 others.remove(other)

@@ -12,19 +12,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentops_monitoring import AgentOpsMonitor, llm, trace, transport
+from agentops_monitoring import AgentOpsMonitor, instrument, llm, trace, transport
 from agentops_monitoring import calls as model_calls
 from agentops_monitoring.ledger.parse import read_lines
 from agentops_monitoring.pricing import TokenUsage, llm_cost
 from agentops_monitoring.trace import TraceContext
 
+from .aws_server import Aws
 from .conftest import Recorded, read_events
 
 MODEL = "us.anthropic.claude-sonnet-4-20250514-v1:0"
+EXAMPLES = 3_000 if os.environ.get("AGENTOPS_TEST_SIZE") == "full" else 120
 SEED = Path(__file__).parents[1] / "data" / "seed_monitoring_example.py.txt"
 
 
@@ -236,6 +239,32 @@ def test_seeds_example_beside_the_same_call_seen_counts_once(first: str, recorde
     assert Decimal(call["data"]["cost_usd"]) == Decimal("0.0525")
 
 
+def test_seeds_example_beside_an_instrumented_call_counts_once(
+    aws: Aws, in_lambda: None, recorded: Any
+) -> None:
+    instrument.install()
+    aws.answer(
+        {
+            "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+            "stopReason": "end_turn",
+            "usage": {"inputTokens": 1000, "outputTokens": 500, "totalTokens": 1500},
+            "metrics": {"latencyMs": 5},
+        }
+    )
+    module = ModuleType("seed")
+    exec(compile(SEED.read_text(), "SEED.md", "exec"), module.__dict__)
+    agent = module.__dict__["YourAgent"]()
+    client = boto3.session.Session().client("bedrock-runtime")
+    client.converse(
+        modelId="anthropic.claude-3-opus-20240229-v1:0",
+        messages=[{"role": "user", "content": [{"text": "hello"}]}],
+    )
+    agent.process()
+    events = recorded()
+    assert [event["type"] for event in events] == ["llm_usage", "issue_detected", "decision_made"]
+    assert Decimal(events[0]["data"]["cost_usd"]) == Decimal("0.0525")
+
+
 def test_threads_that_see_and_report_the_same_calls_count_each_once() -> None:
     sink = Recorded()
     transport.replace(sink)
@@ -288,7 +317,7 @@ def test_a_child_reports_although_its_parent_was_forked_within_a_report() -> Non
 COUNTS = st.tuples(*[st.integers(0, 3)] * 5)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     script=st.lists(
         st.tuples(st.sampled_from(["see", "report"]), COUNTS, st.sampled_from(["x", "y"])), max_size=20
@@ -321,7 +350,7 @@ def test_by_id_the_count_is_the_number_of_ids(script: list[tuple[str, tuple[int,
     assert len(calls(read_events(sink.stream.getvalue()))) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     model=st.sampled_from(["claude-opus-4-8", "gpt-5.4", MODEL, "nobody-knows-it"]) | st.text(max_size=30),
     counts=st.tuples(*[st.none() | st.integers(0, 10**9)] * 5),
@@ -427,7 +456,7 @@ def test_strict_mode_names_the_argument(monkeypatch: pytest.MonkeyPatch, recorde
 
 
 @pytest.mark.parametrize("model", ["claude-opus-4-8", MODEL, "gpt-5.4", "gpt-audio-mini", "my-own"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES // 5, deadline=None)
 @given(
     counts=st.tuples(*[st.integers(0, 10**6)] * 5),
     tier=st.sampled_from(["standard", "batch", "fast@us"]),
