@@ -27,6 +27,8 @@ BUDGET_SECONDS = 60.0
 """How long what cannot be written is tried in a row, before it is left to `agentops-monitoring replay`."""
 AGAIN_SECONDS = 300.0
 """How long until the worker looks at that itself."""
+FORK_SECONDS = 10.0
+"""How long a fork waits at most for the worker to have loaded what it needs, once in a process."""
 EXIT_SECONDS = 5.0
 """How long the process waits at its end for what is still queued."""
 THROUGH_SECONDS = 2.0
@@ -86,10 +88,31 @@ def _new_transport(settings: Settings) -> Transport:
 
 
 def _connect(settings: Settings) -> Write:
-    # boto3 and the ledger load with the first batch, in the worker's thread.
-    from agentops_monitoring.ledger.direct import line_writer
+    # botocore and the ledger load with the first batch, in the worker's thread.
+    with _loading:
+        from agentops_monitoring.ledger.direct import line_writer
 
-    return line_writer(settings)
+        return line_writer(settings)
+
+
+_loading = threading.RLock()
+_held = False
+
+
+def _hold_fork() -> None:
+    # In the child a module that was just being imported would stay locked, for the agent's own imports too.
+    global _held
+    _held = _loading.acquire(timeout=FORK_SECONDS)
+
+
+def _release_fork() -> None:
+    global _held
+    if _held:
+        _held = False
+        _loading.release()
+
+
+os.register_at_fork(before=_hold_fork, after_in_parent=_release_fork, after_in_child=_release_fork)
 
 
 def _close_with_children(worker: BackgroundWriter) -> None:
@@ -286,8 +309,6 @@ class BackgroundWriter:
 
     def _failed(self, error: Exception) -> tuple[float, bool]:
         """Return for how long to pause, and whether the files are left to others."""
-        from random import random
-
         now = time.monotonic()
         if not self._failures:
             self._failing_since = now
@@ -297,10 +318,15 @@ class BackgroundWriter:
         if not hopeless and now - self._failing_since < BUDGET_SECONDS:
             self._outbox.say_once("waits", f"events wait to be written: {reason}")
             # By chance, so that processes that failed together do not come back together.
-            return max(0.05, random() * min(_MAX_PAUSE_SECONDS, 0.1 * 2**self._failures)), False  # noqa: S311
+            return max(0.05, _chance() * min(_MAX_PAUSE_SECONDS, 0.1 * 2**self._failures)), False
         whereabouts = self._outbox.leave()
         self._outbox.say_once("left", f"events are not written: {reason}; {whereabouts}")
-        return AGAIN_SECONDS * (0.5 + random()), True  # noqa: S311
+        return AGAIN_SECONDS * (0.5 + _chance()), True
+
+
+def _chance() -> float:
+    # The module `random` would load here, in a thread, while the process may fork.
+    return int.from_bytes(os.urandom(4)) / 2**32
 
 
 class WriteThrough:

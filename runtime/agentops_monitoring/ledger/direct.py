@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from botocore.config import Config
@@ -22,6 +23,9 @@ from agentops_monitoring.pricing import overrides
 from agentops_monitoring.settings import Settings
 from agentops_monitoring.spill import SpillFile
 from agentops_monitoring.transport import say
+
+for _name in ("_strptime", "encodings.idna"):
+    import_module(_name)  # botocore would load them with a request, while the process may fork
 
 REPLAY_SECONDS = 60.0
 """How long a replay tries one batch."""

@@ -266,6 +266,55 @@ def test_forks_write_what_is_theirs(agents: Agents, replay: None, full_size: boo
     agents.check(agent)
 
 
+_FORK_WHILE_LOADING = """
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == "agentops_monitoring.ledger.requests":
+            loading.set()
+            time.sleep(0.5)
+sys.meta_path.insert(0, Slow())
+loading = threading.Event()
+record(1)
+loading.wait()
+child = os.fork()
+if child == 0:
+    import agentops_monitoring.ledger.writer
+    record(1, "test_failed")
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_fork_finds_no_module_half_loaded(agents: Agents) -> None:
+    agent = agents.start(_FORK_WHILE_LOADING)
+    agent.end()
+    assert agents.waiting == []
+    agents.check(agent)
+
+
+def test_after_it_has_connected_the_worker_loads_nothing_more(agents: Agents) -> None:
+    """What a thread imports is locked in a child that is forked meanwhile."""
+    chance = random.Random(3)
+    agents.server.fault = lambda operation: (500, "InternalServerError") if chance.random() < 0.3 else None
+    agents.server.parameters["p"] = "{}"
+    agent = agents.start(
+        "connect, before = direct._connect, set()\n"
+        "def noting(settings):\n"
+        "    write = connect(settings)\n"
+        "    before.update(sys.modules)\n"
+        "    return write\n"
+        "direct._connect = noting\n"
+        "record(100); record(1, text='x' * 500_000)\n"
+        "monitor.track_llm_usage(model='claude-3-opus', input_tokens=1, output_tokens=1)\n"
+        "from agentops_monitoring import transport\n"
+        "assert transport.chosen.wait(100)\n"
+        "print('loaded', sorted(set(sys.modules) - before), file=sys.stderr)\n",
+        AGENTOPS_PRICES="ssm:p",
+    )
+    agent.end()
+    assert "loaded []" in agent.said
+
+
 _MAIN = (
     PRELUDE
     + """
