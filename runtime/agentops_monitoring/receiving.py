@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from agentops_monitoring import identity, trace
+from agentops_monitoring import trace
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.propagation import Incoming, message_of, received
 from agentops_monitoring.scopes import Span
@@ -82,12 +82,11 @@ class Handling(Span):
         message, outer = self._message, trace.current()
         if message is None or message.trace_id == outer.trace_id:
             return super().__enter__()
-        self._outer = message.context(span_id=message.span_id, request_id=outer.request_id, calls=outer.calls)
+        context = message.context(span_id=message.span_id, request_id=outer.request_id, calls=outer.calls)
         if outer.request_id is None:
             # Of an invocation's messages the wrapper has told.
             now = time.time_ns() // 1_000_000
             fields = receipt(message, self._monitor.agent_name, now)
-            self._monitor.emit(AgentEventType.MESSAGE_RECEIVED, fields, context=self._outer, at_ms=now)
-        self._enter(self._outer.within(identity.new_span_id()))
-        self._started = time.monotonic_ns()
+            self._monitor.emit(AgentEventType.MESSAGE_RECEIVED, fields, context=context, at_ms=now)
+        self._begin(context)
         return self

@@ -63,11 +63,14 @@ class Span(Scope):
         monitor.check(self._problems)
 
     def __enter__(self) -> Self:
-        self._outer = trace.current()
-        self.span_id = identity.new_span_id()
-        self._enter(self._outer.within(self.span_id))
-        self._started = time.monotonic_ns()
+        self._begin(trace.current())
         return self
+
+    def _begin(self, outer: TraceContext) -> None:
+        self._outer = outer
+        self.span_id = identity.new_span_id()
+        self._enter(outer.within(self.span_id))
+        self._started = time.monotonic_ns()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
