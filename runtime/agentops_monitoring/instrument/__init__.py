@@ -28,12 +28,11 @@ def install() -> None:
         return
     _installed = True
     for name, hook in _HOOKS.items():
-        module = sys.modules.get(name)
-        if module is None:
+        if name not in sys.modules:
             importhook.when_imported(name, hook)
         else:
             try:
-                hook(module)
+                hook(import_module(name))  # which waits for another thread that is still at it
             except Exception as error:  # noqa: BLE001 - the agent must start
                 importhook.not_hooked(name, error)
 

@@ -256,7 +256,7 @@ def test_a_stream_in_any_pieces_of_any_text_is_one_event(api: AnthropicApi, full
         zipped=st.booleans(),
         seed=st.integers(0, 1 << 32),
     )
-    @settings(deadline=None, max_examples=500 if full_size else 25)
+    @settings(deadline=None, max_examples=500 if full_size else 15)
     def check(texts: list[str], piece_bytes: int, zipped: bool, seed: int) -> None:
         api.forget()
         api.random.seed(seed)

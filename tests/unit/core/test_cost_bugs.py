@@ -44,8 +44,9 @@ def cost_of(answer: dict[str, Any]) -> Decimal | None:
 
 def stream(*events: dict[str, Any]) -> TokenUsage:
     reader = responses.StreamReader()
-    for event in events:
-        reader.see(event)
+    for event in events[:-1]:
+        assert not reader.see(event)
+    reader.see(events[-1])
     usage = reader.reading.usage
     assert usage is not None
     return usage

@@ -403,11 +403,16 @@ def test_fees_without_a_price_are_named(recorded: Any) -> None:
 
 
 def test_filters_apply_to_what_a_call_says(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call() -> None:
+        AgentOpsMonitor("a").track_llm_usage(
+            model="secret-model", input_tokens=1, output_tokens=1, metadata={"k": "secret"}
+        )
+
+    call()
     monkeypatch.setattr("agentops_monitoring.redaction.filters", (lambda text: text.replace("secret", "*"),))
-    AgentOpsMonitor("a").track_llm_usage(
-        model="secret-model", input_tokens=1, output_tokens=1, metadata={"k": "secret"}
-    )
-    (event,) = recorded()
+    call()
+    before, event = recorded()
+    assert before["data"]["gen_ai.request.model"] == "secret-model"
     assert event["data"]["gen_ai.request.model"] == "*-model"
     assert event["data"]["metadata"] == {"k": "*"}
 

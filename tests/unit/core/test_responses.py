@@ -112,3 +112,35 @@ def test_what_is_no_response_says_nothing(odd: Any) -> None:
     reader = responses.StreamReader()
     reader.see(odd)
     assert reader.reading == (None, None, None)
+
+
+def test_inference_that_costs_otherwise_is_told_and_unpriced() -> None:
+    """The book has no prices for it: https://aws.amazon.com/bedrock/pricing/, latency optimized, flex."""
+    usage = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 15}
+    headers = {"x-amzn-bedrock-input-token-count": "10", "x-amzn-bedrock-output-token-count": "5"}
+    found = [
+        responses.converse_usage({"usage": usage, "performanceConfig": {"latency": "optimized"}}),
+        responses.body_usage({}, {**headers, "x-amzn-bedrock-performanceconfig-latency": "optimized"}),
+        responses.converse_usage({"usage": usage, "serviceTier": {"type": "flex"}}),
+        responses.body_usage({}, {**headers, "x-amzn-bedrock-service-tier": "flex"}),
+    ]
+    assert [each and each.tier for each in found] == ["optimized", "optimized", "flex", "flex"]
+    for each in found:
+        assert each is not None
+        assert each[:2] == (10, 5)
+        assert llm_cost("us.amazon.nova-pro-v1:0", each) is None
+        assert llm_cost("us.amazon.nova-pro-v1:0", each._replace(tier="standard")) is not None
+
+
+def test_what_a_stream_writes_to_a_cache_after_its_start_lives_as_long() -> None:
+    reader = responses.StreamReader()
+    start = {
+        "input_tokens": 1, "output_tokens": 1, "cache_creation_input_tokens": 100,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 100},
+    }  # fmt: skip
+    reader.see({"type": "message_start", "message": {"id": "m", "model": "claude-opus-4-8", "usage": start}})
+    total = {"output_tokens": 9, "cache_creation_input_tokens": 150}
+    reader.see({"type": "message_delta", "delta": {}, "usage": total})
+    usage = reader.reading.usage
+    assert usage is not None
+    assert usage[:5] == (1, 9, 0, 0, 150)

@@ -23,10 +23,13 @@ import pytest
 
 from agentops_monitoring import AgentOpsMonitor, instrument, monitored
 from agentops_monitoring.instrument import body, stainless
+from agentops_monitoring.testing import capture_events
 from tests.fakes.anthropic_api import AnthropicApi
 from tests.fakes.openai_api import OpenaiApi
 from tests.fakes.oracle import agree
 from tests.fakes.server import ModelServer
+
+from .conftest import read_events
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
 MODULES = {"anthropic": anthropic._base_client, "openai": openai._base_client}
@@ -187,8 +190,8 @@ ORDERS = {
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_each_order_of_imports_counts_once(order: str, full_size: bool) -> None:
-    if order not in ("before", "after") and not full_size:
-        pytest.skip("one process each, at full size")
+    if order != "before" and not full_size:  # an SDK that is imported already is what all the others patch
+        pytest.skip("at full size: a process each, which imports both SDKs")
     with AnthropicApi() as one, OpenaiApi() as two:
         clients = CLIENTS.format(repr(one.url), repr(f"{two.url}/v1"))
         lines = [clients if line is CLIENTS else line for line in ORDERS[order]]
@@ -256,9 +259,9 @@ def test_a_stream_that_is_not_read_to_its_end_is_said_at_once(how: str, sdk: Sdk
             break
     if "closed" in how:
         stream.close()
-        half_read(*recorded())
-    del stream
-    gc.collect()  # OpenAI's own stream is part of a cycle
+    else:
+        del stream
+        gc.collect()  # OpenAI's own stream is part of a cycle
     half_read(*recorded())
     sdk.api.go_on.set()
 
@@ -293,6 +296,14 @@ def test_what_is_watched_is_dropped_at_once() -> None:
     finally:
         gc.enable()
     assert ends == [False, False]
+
+
+def test_in_strict_mode_as_well(sdk: Sdk) -> None:
+    sdk.api.pause_after = 3
+    with capture_events(strict=True, offline=False) as events:
+        sdk.ask(sdk.client(), stream=True).close()
+    half_read(*read_events("".join(events.lines)))
+    sdk.api.go_on.set()
 
 
 def test_a_connection_that_breaks_amid_a_stream(sdk: Sdk, recorded: Any) -> None:
