@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from agentops_monitoring.ledger.parse import read_lines
 from tests.unit.core.conftest import read_events, strict_json
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
@@ -299,6 +300,34 @@ for thread in threads:
     events = read_events("".join(line for line in lines if line.startswith("{")))
     assert len(events) + len(words) == len(lines)
     assert len(events) == 4 * 2 * 100
+
+
+def test_a_line_behind_words_that_an_agent_did_not_end_is_read(tmp_path: Path) -> None:
+    code = (
+        FAMILY
+        + """
+for index in range(50):
+    print("Once upon", '{"a": 1}', end=" ", flush=index % 2)
+    monitor.record_event("test_passed", {"index": index, "text": "x" * 100_000 * (index % 10 == 3)})
+    with monitor.span("told"):
+        print("a time", end="")
+"""
+    )
+    script = tmp_path / "story.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert sum(not line.startswith("{") for line in lines) == 100
+    batch = read_lines(lines, "a process")
+    assert batch.rejects == []
+    assert len({event.id for event in batch.events} | {part.event.id for part in batch.parts}) == 100
 
 
 @pytest.mark.parametrize("how", ["contextlib", "powertools", "replaced", "closed", "none"])

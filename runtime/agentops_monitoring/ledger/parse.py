@@ -18,6 +18,9 @@ from agentops_monitoring.ledger.events import Event, Part, Refused, Reject, Repo
 from agentops_monitoring.pricing import lambda_cost
 
 TERMS = ("agentops.event", "platform.report", "REPORT RequestId")
+# How our lines begin. Before them may stand what an agent printed without ending its line, as it does who
+# shows a model's answer word by word.
+_BEGINNINGS = ('{"_aws":{"Timestamp":', '{"timestamp":"')
 """What a subscription filter has to let through: each line that is meant for the ledger holds one of them."""
 
 _MAX_BILLED_MS = 10_000_000
@@ -119,6 +122,8 @@ def _read_line(
     text = source.message
     if not any(term in text for term in TERMS):
         return  # from a filter that lets more through, or a replay
+    if not text.startswith(_BEGINNINGS):
+        text = text[min((at for each in _BEGINNINGS if (at := text.find(each)) > 0), default=0) :]
     try:
         if text.startswith("{"):
             try:
