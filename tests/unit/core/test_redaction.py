@@ -250,6 +250,4 @@ def test_texts_that_are_made_to_take_long(name: str, full_size: bool) -> None:
     """Time is linear in the text: for what is quadratic, it would take for minutes, at full size for days."""
     size = 10_000_000 if full_size else 200_000
     for piece in ADVERSARIAL:
-        text = piece * (size // len(piece))
-        detectors.BY_NAME[name](text)
-        detectors.BY_NAME[name](text + "bob@example.com 4242424242424242")
+        detectors.BY_NAME[name](piece * (size // len(piece)) + "bob@example.com 4242424242424242")
