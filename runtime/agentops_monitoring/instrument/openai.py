@@ -94,7 +94,7 @@ class _Response(ModelAnswer):
         if not line.startswith(b"data:"):
             return
         self._of_events = True
-        if line.startswith(b"data: [DONE]"):
+        if b"[DONE]" in line[:14]:
             self.ended(complete=True)
             return
         # With include_usage each chunk has the field, but the last alone has figures in it.

@@ -281,12 +281,13 @@ def test_a_stream_that_is_left_at_its_finish_reason(api: OpenaiApi, recorded: An
     assert "not read to its end" in event["problems"][0]
 
 
-def test_figures_in_each_chunk_are_totals(api: OpenaiApi, recorded: Any) -> None:
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n"])
+def test_figures_in_each_chunk_are_totals(end: bytes, api: OpenaiApi, recorded: Any) -> None:
     chunk = (
         'data: {"id":"c-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o-mini","choices":'
         '[{"index":0,"delta":{"content":"x"}}],"usage":{"prompt_tokens":7,"completion_tokens":%d}}\n\n'
     )
-    body = [(chunk % number).encode() for number in (1, 2, 3)] + [b"data: [DONE]\n\n"]
+    body = [(chunk % number).encode() for number in (1, 2, 3)] + [end]
     api.failures.append(api.overloaded()._replace(status=200, content_type="text/event-stream", body=body))
     assert len(list(client_of(api).chat.completions.create(**ASKED, stream=True))) == 3
     (event,) = recorded()
