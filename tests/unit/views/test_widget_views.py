@@ -6,6 +6,7 @@ import html
 import json
 import re
 from decimal import Decimal
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -92,7 +93,7 @@ def test_hostile_names_stay_text_everywhere() -> None:
         assert "<img" not in each
 
 
-def decision(at: str, **more: object) -> Decision:
+def decision(at: str, **more: Any) -> Decision:
     chain = [{"thought": "look", "action": "query"}, {"thought": f"concluded {at}"}]
     return Decision({"pk": "WF#1", "sk": at}, "qa", "verdict", at, "wf", 0.9, chain, **more)
 
