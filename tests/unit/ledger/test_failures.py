@@ -13,6 +13,7 @@ from agentops_monitoring.export.spans import span_of
 from agentops_monitoring.export.stream import event_of
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.totals import rollups
 from agentops_monitoring.ledger.writer import LedgerWriter, WriteResult
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
@@ -164,13 +165,45 @@ def test_a_start_that_comes_late_takes_its_failure_home() -> None:
 
 def test_printed_reports_without_end_neither_block_nor_count() -> None:
     """A model may print what looks like reports: each would be a failure until the true one comes."""
-    printed = [report(2 + number, ms=0.5) for number in range(80)]
-    ledger = Ledger([START], *[[each] for each in printed], [END], [report(99, ms=99, status="success")])
+    printed = [report(2 + number, ms=0.5) for number in range(130)]
+    end = event(140, "invocation_completed", span_id=SPAN)
+    ledger = Ledger([START], *[[each] for each in printed], [end], [report(150, ms=150, status="success")])
+    assert [result.rejects for result in ledger.results if result.rejects] == []
     assert ledger.failures() == []
     assert ledger.counted() == (0, 0)
     assert ledger.told() == 0
-    again = Ledger([report(99, ms=99), *printed, START])
-    assert [each["id"] for each in again.failures()] == [f"report-{99:056d}"]
+    again = Ledger([report(150, ms=150), *printed, START])
+    assert [each["id"] for each in again.failures()] == [f"report-{150:056d}"]
+
+
+class Strict(FakeDynamoDB):
+    """Does not even take what the writer would cut after a refusal."""
+
+    def transact_write_items(self, **arguments: Any) -> Any:
+        assert len(arguments["TransactItems"]) <= 100
+        return super().transact_write_items(**arguments)
+
+
+def test_what_comes_beside_the_events_has_room_in_their_transaction() -> None:
+    lines = []
+    for number in range(60):
+        request = f"request-{number}"
+        start = event(number, "invocation_started", request_id=request)
+        ended = report(1000 + number)
+        lines += [start, ended._replace(message=ended.message.replace(REQUEST, request))]
+        told = {"from": f"a{number}", "to": "manager", "message_id": f"m{number}", "latency_ms": 1}
+        lines.append(event(100 + number, "message_received", told, request_id=None))
+    client = Strict()
+    LedgerWriter(client, TABLES, shards=2).write(read_payload(payload(lines), "us-east-1"))
+    found = LedgerReader(client, TABLES, shards=2)
+    assert len(found.events_of_type("invocation_failed", NOW, NOW.replace(hour=23))) == 60
+    assert len(found.last(1, NOW).flows) == 60
+
+
+def test_what_was_taken_back_whole_is_not_shown() -> None:
+    key = ("", "FLOW#a#b")
+    assert rollups({key: {"messages_received": 0}}).flows == {}
+    assert rollups({key: {"messages_received": 1}}).flows.keys() == {("a", "b")}
 
 
 def test_children_of_what_was_killed_are_no_orphans() -> None:
