@@ -247,9 +247,15 @@ def test_own_prices_are_exact(prices: dict[str, Decimal], counts: tuple[int, ...
 
 def test_the_documented_examples_are_prices(root: Path) -> None:
     page = (root / "docs" / "costs.md").read_text()
-    written = re.search(r"price_overrides=(\{.*?\n\})\)", page, re.DOTALL)
-    assert written
-    use(ast.literal_eval(written[1]))
+    code = page.split("## Prices of your own")[1].split("```python")[1].split("```")[0]
+    (written,) = (
+        argument.value
+        for call in ast.walk(ast.parse(code))
+        if isinstance(call, ast.Call)
+        for argument in call.keywords
+        if argument.arg == "price_overrides"
+    )
+    use(ast.literal_eval(written))
     arn = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/a1b2"
     assert llm_cost(arn, MILLION) == Decimal("3.3")
     assert llm_cost("my-finetune", MILLION._replace(tier="batch")) == Decimal("1.5")
