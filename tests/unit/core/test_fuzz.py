@@ -129,7 +129,7 @@ CALLS: dict[str, Call] = {
     ),
     "track_llm_usage": lambda m, a, b, c, d: m.track_llm_usage(
         model=a, input_tokens=b, output_tokens=c, cache_read_tokens=d, tier=a, region=b, provider=c,
-        response_id=d, duration_ms=b,
+        response_id=d, duration_ms=b, metadata=c,
     ),
     "track_llm_usage response": lambda m, a, b, c, d: m.track_llm_usage(
         response={"model": a, "id": b, "usage": c}
@@ -142,6 +142,10 @@ CALLS: dict[str, Call] = {
     "tool": lambda m, a, b, c, d: through(m.tool(a, arguments=b), result=c, error=d),
     "context": lambda m, a, b, c, d: recorded_in(m, m.context(user_id=a, session_id=b, tags=c)),
     "workflow": lambda m, a, b, c, d: recorded_in(m, m.workflow(a, user_id=b, session_id=c, tags=d)),
+    "message": lambda m, a, b, c, d: through(
+        m.message({"messageId": a, "body": b, "messageAttributes": {"agentops": c}, "eventSource": d})
+    ),
+    "message, any": lambda m, a, b, c, d: through(m.message(a)),
     "a monitor's name": lambda m, a, b, c, d: AgentOpsMonitor(a).record_event("test_passed"),
 }  # fmt: skip
 
