@@ -318,9 +318,24 @@ def test_counting_tokens_is_no_model_call(api: AnthropicApi, recorded: Any) -> N
     assert recorded() == []
 
 
+with_middleware = pytest.mark.skipif(
+    "middleware" not in (Anthropic.__init__.__kwdefaults__ or {}), reason="a version before 1.0"
+)
+
+
+@with_middleware
+def test_a_call_within_a_call(api: AnthropicApi, recorded: Any) -> None:
+    def guard(request: Any, call_next: Any) -> Any:
+        client_of(api).messages.create(**CACHED)
+        return call_next(request)
+
+    client_of(api, middleware=[guard]).messages.create(**ASKED)
+    assert len(api.served) == 2
+    agree(recorded(), api)
+
+
+@with_middleware
 def test_a_cache_in_between_costs_nothing(api: AnthropicApi, recorded: Any) -> None:
-    if "middleware" not in (Anthropic.__init__.__kwdefaults__ or {}):
-        pytest.skip("this version has no middleware")
     kept: list[Any] = []
 
     def cache(request: Any, call_next: Any) -> Any:
