@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from agentops_constructs import bundling
-
 from .conftest import LOG_STREAM, read_events, strict_json
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
@@ -221,6 +219,8 @@ os._exit(0)
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a function gets of the monitor, as deployed."""
+    from agentops_constructs import bundling  # which starts Node
+
     return bundling.layer_bundle().build(tmp_path_factory.mktemp("bundles")) / "python"
 
 
