@@ -94,7 +94,8 @@ def _annotation(event: Event) -> Parts:
         label="annotation",
         attributes={
             c.ANNOTATES: text(event.data.get("annotates")),
-            c.AO_OUTPUT: as_json(event.data.get("metadata") or dict(event.data)),
+            c.METADATA: as_json(event.data.get("metadata")),
+            c.AO_OUTPUT: as_json(event.data),
         },
     )
 

@@ -168,6 +168,7 @@ def _llm(event: Event) -> Parts:
             c.AO_TOTAL_COST: None if cost is None else float(cost),
             c.COST_USD: None if cost is None else f"{cost:f}",
             c.COST_STATUS: "unpriced" if cost is None else "priced",
+            c.METADATA: as_json(data.get("metadata")),
         },
     )
 

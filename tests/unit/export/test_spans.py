@@ -89,6 +89,11 @@ def test_model_call_is_a_client_span_with_length_and_the_ledgers_price() -> None
     assert call.attributes["agentops.cost.status"] == "priced"
 
 
+def test_remarks_on_a_model_call_go_with_it() -> None:
+    assert span("llm_usage", {**LLM, "metadata": {"step": 1}}).attributes["agentops.metadata"] == '{"step":1}'
+    assert "agentops.metadata" not in span("llm_usage", LLM).attributes
+
+
 def test_unpriced_call_says_so_and_claims_no_cost() -> None:
     attributes = span("llm_usage", LLM).attributes
     assert attributes["agentops.cost.status"] == "unpriced"
@@ -279,7 +284,7 @@ def test_time_running_out_is_an_event_of_no_length() -> None:
 def test_annotation_names_its_call_and_adds_no_tokens() -> None:
     made = span("llm_annotation", {"annotates": "n-3", "gen_ai.request.model": "m", "metadata": {"step": 1}})
     assert made.attributes["agentops.annotates"] == "n-3"
-    assert made.attributes["agentops.entity.output"] == '{"step":1}'
+    assert made.attributes["agentops.metadata"] == '{"step":1}'
     assert not [name for name in made.attributes if name.startswith("gen_ai.usage")]
 
 
