@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+
+from agentops_monitoring import direct
 
 from .dynamodb_server import DynamoDbServer
 
@@ -110,3 +113,26 @@ class Agent:
         assert self.process.stdin
         self.process.stdin.close()
         assert self.process.wait(60) == code, self.said
+
+
+class Ledger:
+    """Stands in for the ledger; fails as often as told."""
+
+    def __init__(self, failures: int = 0, seconds: float = 0.0) -> None:
+        self.lines: list[str] = []
+        self.batches = 0
+        self.failures = failures
+        self.seconds = seconds
+
+    def __call__(self) -> direct.Write:
+        """Connect, as a worker does."""
+        return self.write
+
+    def write(self, lines: Sequence[str], deadline: float) -> Sequence[str]:
+        time.sleep(self.seconds)
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("out of reach")
+        self.batches += 1
+        self.lines += lines
+        return ()
