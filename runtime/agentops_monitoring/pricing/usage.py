@@ -101,9 +101,13 @@ class TokenUsage(NamedTuple):
         into = _details(usage, "prompt" if chat else "input")
         out = _details(usage, "completion" if chat else "output")
         cached, written = _count(into, "cached_tokens"), _count(into, "cache_write_tokens")
-        if cached + written > prompt:
+        beyond = _count(usage, "total_tokens") - prompt - output
+        if cached + written > prompt or 0 < beyond == cached + written:
             # Some servers that speak OpenAI's protocol leave the cached ones out, as Anthropic does.
             prompt += cached + written
+        elif beyond > 0:
+            # Others, Gemini and Grok, leave the reasoning out, and bill it as output.
+            output += beyond
         fresh = prompt - cached - written
         of_cached = into.get("cached_tokens_details") or {}
         extra = {}

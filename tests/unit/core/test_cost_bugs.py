@@ -445,6 +445,43 @@ def test_more_cached_than_prompt_is_never_negative(usage: dict[str, Any]) -> Non
     assert TokenUsage.from_openai(usage)[:3] == (100, 10, 400)
 
 
+@pytest.mark.parametrize(
+    ("thread", "usage", "expected"),
+    [
+        (
+            # Grok's reasoning is a part of the total and not of the output: 2,809 tokens were free.
+            "Wei-Shaw/sub2api/issues/5771",
+            openai(10_120, 1_499, 128, total_tokens=14_428,
+                   completion_tokens_details={"reasoning_tokens": 2_809}),
+            (9_992, 4_308, 128),
+        ),
+        (
+            # So are Gemini's thoughts: here they are all there is.
+            "router-for-me/CLIProxyAPI/issues/5733",
+            openai(21, 0, total_tokens=81, completion_tokens_details={"reasoning_tokens": 60}),
+            (21, 60, 0),
+        ),
+        (
+            # And without any details.
+            "mozilla-ai/any-llm/issues/1290",
+            {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623},
+            (20, 603, 0),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_reasoning_beside_the_output_is_billed(
+    thread: str, usage: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    assert TokenUsage.from_openai(usage)[:3] == expected, GITHUB + thread
+
+
+def test_a_total_that_holds_the_cached_beside_the_prompt_makes_no_output() -> None:
+    """https://github.com/Arize-ai/phoenix/issues/13379: cached tokens were charged as output."""
+    usage = openai(1_000, 10, 400, total_tokens=1_410)
+    assert TokenUsage.from_openai(usage)[:3] == (1_000, 10, 400)
+
+
 def test_tokens_of_parts_that_are_given_apart_are_no_error() -> None:
     """https://github.com/pydantic/genai-prices/issues/334: uncached tokens "cannot be negative"."""
     cost = llm_cost("claude-opus-4-8", TokenUsage(5, 255, 0, 4_735))
