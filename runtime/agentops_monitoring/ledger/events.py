@@ -21,6 +21,11 @@ _MAX_TAGS = 10_000
 # A partition key has 2,048 bytes, and one that is longer fails a whole read: WF# and four bytes a character.
 _TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 511), ("trace_id", 64), ("span_id", 64))
 
+# How our lines begin. Before them may stand what an agent printed without ending its line, as one does who
+# shows a model's answer word by word.
+_BEGINNINGS = ('{"_aws":{"Timestamp":', '{"timestamp":"')
+_MAX_BEGINNINGS = 20
+
 _TOKENS = (
     # In the order of TokenUsage.
     "gen_ai.usage.input_tokens",
@@ -159,6 +164,32 @@ def milliseconds(at: object) -> int:
         except ValueError:
             pass
     raise Refused(f"at is {at!r}, not a time in UTC with milliseconds")
+
+
+def decode_line(text: str) -> dict[str, Any]:
+    """Decode a line, which ends a log event: what was printed before it on the same line is passed over.
+
+    Raises
+    ------
+    Refused
+        There is no JSON object that ends with the text.
+    """
+    problem = "neither an event nor a report"
+    start = 0
+    # What was printed before may look like the beginning of a line as well.
+    for _ in range(_MAX_BEGINNINGS):
+        if text.startswith("{", start):
+            try:
+                line = json.loads(text[start:])
+            except (ValueError, RecursionError) as error:
+                problem = f"not JSON: {error}"
+            else:
+                return line  # type: ignore[no-any-return]
+        found = [at for each in _BEGINNINGS if (at := text.find(each, start + 1)) > 0]
+        if not found:
+            break
+        start = min(found)
+    raise Refused(problem)
 
 
 def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:

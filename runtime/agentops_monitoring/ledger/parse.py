@@ -14,13 +14,19 @@ from functools import lru_cache
 from typing import Any
 
 from agentops_monitoring.identity import proof_of
-from agentops_monitoring.ledger.events import Event, Part, Refused, Reject, Report, Source, read_event
+from agentops_monitoring.ledger.events import (
+    Event,
+    Part,
+    Refused,
+    Reject,
+    Report,
+    Source,
+    decode_line,
+    read_event,
+)
 from agentops_monitoring.pricing import lambda_cost
 
 TERMS = ("agentops.event", "platform.report", "REPORT RequestId")
-# How our lines begin. Before them may stand what an agent printed without ending its line, as it does who
-# shows a model's answer word by word.
-_BEGINNINGS = ('{"_aws":{"Timestamp":', '{"timestamp":"')
 """What a subscription filter has to let through: each line that is meant for the ledger holds one of them."""
 
 _MAX_BILLED_MS = 10_000_000
@@ -122,24 +128,18 @@ def _read_line(
     text = source.message
     if not any(term in text for term in TERMS):
         return  # from a filter that lets more through, or a replay
-    if not text.startswith(_BEGINNINGS):
-        text = text[min((at for each in _BEGINNINGS if (at := text.find(each)) > 0), default=0) :]
     try:
-        if text.startswith("{"):
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise Refused(f"not JSON: {error}") from None
-            if "agentops.event" in line:
-                found = read_event(line, source)
-                _keep(batch, found, line["agentops.event"].get("proof"), source, stream)
-                return
-            if line.get("type") == "platform.report":
-                if not _is_unbilled(line):
-                    batch.reports.append(_json_report(line, source, names, region))
-                return
-        elif text.startswith("REPORT RequestId:"):
+        if text.startswith("REPORT RequestId:"):
             batch.reports.append(_text_report(source, names, region))
+            return
+        line = decode_line(text)
+        if "agentops.event" in line:
+            found = read_event(line, source)
+            _keep(batch, found, line["agentops.event"].get("proof"), source, stream)
+            return
+        if line.get("type") == "platform.report":
+            if not _is_unbilled(line):
+                batch.reports.append(_json_report(line, source, names, region))
             return
         raise Refused("neither an event nor a report")
     except Refused as refused:

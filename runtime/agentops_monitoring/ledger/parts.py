@@ -8,7 +8,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agentops_monitoring.ledger import schema
-from agentops_monitoring.ledger.events import Event, Part, Refused, Reject, Source, complete, read_event
+from agentops_monitoring.ledger.events import (
+    Event,
+    Part,
+    Refused,
+    Reject,
+    Source,
+    complete,
+    decode_line,
+    read_event,
+)
 from agentops_monitoring.ledger.requests import Requests
 
 _PART_TTL_S = 14 * 86_400
@@ -85,7 +94,7 @@ class PartStore:
         ]
         for item in self._requests.get(self._table, missing):
             source = Source(item["log_event_id"]["S"], int(item["timestamp_ms"]["N"]), item["line"]["S"])
-            part = read_event(json.loads(source.message), source)
+            part = read_event(decode_line(source.message), source)
             if isinstance(part, Part):
                 incomplete[part.event.id][part.number] = part
 

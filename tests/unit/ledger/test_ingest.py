@@ -265,6 +265,27 @@ def test_an_event_of_five_megabytes(plane: Plane) -> None:
     assert plane.dead_letters() == []
 
 
+@pytest.mark.parametrize(
+    "printed",
+    ["Thinking", "{", '{"a": 1}', '{"timestamp":"2026-11-22T08:00:00Z","message":"hi"}', "[" * 50],
+)
+def test_a_line_is_read_behind_what_was_printed_before_it(plane: Plane, printed: str) -> None:
+    """In lines that end an invocation's text; their parts come in two deliveries."""
+    data = {"timestamp": "1", "said": {"timestamp": "2"}}
+    text, name = json.dumps(data), "agentops|test|manager|arm64"
+    whole = json.loads(_event_line(STREAM, id="abc-9", seq=9, data=data))
+    found = [{"timestamp": "2026-11-22T08:00:00.000Z", **whole}]
+    for number, chunk in enumerate((text[:9], text[9:]), start=1):
+        line = json.loads(_event_line(STREAM, part=[number, 2], chunk=chunk))
+        del line["agentops.event"]["data"]
+        found.append({"timestamp": "2026-11-22T08:00:00.000Z", **line})
+    for number, line in enumerate(found):
+        message = printed + json.dumps(line, separators=(",", ":"))
+        plane.deliver(payload([LogEvent(STREAM, name, str(number), 1_795_334_400_000, message)]))
+    assert [each["data"] for each in LedgerReader(plane.dynamodb, TABLES).workflow_events("w")] == [data] * 2
+    assert plane.dead_letters() == []
+
+
 def _digest(number: int) -> bytes:
     from hashlib import sha256
 
