@@ -21,12 +21,13 @@ Counts = tuple[int | None, ...]
 class Call:
     """A model call that was counted, waiting for the other one who saw it."""
 
-    __slots__ = ("at", "counts", "event_id", "model", "priced", "region", "response_id")
+    __slots__ = ("at", "counts", "event_id", "ids", "model", "priced", "region")
 
     def __init__(
-        self, response_id: str | None, model: str, region: str | None, counts: Counts, priced: bool
+        self, ids: tuple[str, ...], model: str, region: str | None, counts: Counts, priced: bool
     ) -> None:
-        self.response_id = response_id
+        self.ids = ids
+        """What the answer is known by: nothing, its own id, or that of its request as well."""
         self.model = model
         self.region = region
         self.counts = counts
@@ -70,10 +71,10 @@ def counted_before(context: TraceContext, auto: bool, call: Call) -> Call | None
         if not isinstance(log, _Log):
             return None
         others, own = (log.reported, log.seen) if auto else (log.seen, log.reported)
-        response_id, output = call.response_id, call.counts[1]
+        output = call.counts[1]
         for other in others:
             # Nearly all are other calls: told here, for a process that lives long has many of them.
-            if other.counts[1] != output and (response_id is None or other.response_id != response_id):
+            if other.counts[1] != output and not (call.ids and _share(other.ids, call.ids)):
                 continue
             # A price that the counted one lacks must not get lost.
             if (other.priced or not call.priced) and _same(other, call, auto):
@@ -86,14 +87,21 @@ def counted_before(context: TraceContext, auto: bool, call: Call) -> Call | None
 
 
 def _same(one: Call, two: Call, two_is_auto: bool) -> bool:
-    if one.response_id is not None and two.response_id is not None:
-        return one.response_id == two.response_id
+    if one.ids and two.ids:
+        return _share(one.ids, two.ids)
     seen, reported = (two, one) if two_is_auto else (one, two)
     return (
         same_tokens(seen.counts, reported.counts)
         and abs(two.at - one.at) <= _SAME_CALL_S
         and _same_model(one, two)
     )
+
+
+def _share(one: tuple[str, ...], two: tuple[str, ...]) -> bool:
+    for each in two:  # noqa: SIM110 - a generator costs more than the whole comparison
+        if each in one:
+            return True
+    return False
 
 
 def same_tokens(seen: Counts, reported: Counts) -> bool:

@@ -19,7 +19,6 @@ from agentops_monitoring.event_types import LLM_ANNOTATION, AgentEventType
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from agentops_monitoring.pricing import TokenUsage
     from agentops_monitoring.recorder import Recorder
     from agentops_monitoring.trace import TraceContext
 
@@ -154,36 +153,6 @@ def _known(count: int | None) -> int | None:
     return None if count is None else token_count(count)
 
 
-def record_usage(
-    recorder: Recorder,
-    *,
-    model: str,
-    usage: TokenUsage | None,
-    region: str | None,
-    provider: str | None,
-    response_id: str | None,
-    duration_ms: float | None,
-    problems: list[str],
-    context: TraceContext,
-) -> Decimal | None:
-    """Write one model call that was seen by itself; a usage of None is not known, and `problems` says why."""
-    return _record(
-        recorder,
-        model,
-        (None,) * len(TOKEN_FIELDS) if usage is None else tuple(map(_known, usage[:5])),
-        "standard" if usage is None else usage.tier,
-        () if usage is None else usage.extra,
-        region,
-        provider,
-        response_id,
-        duration_ms,
-        "auto",
-        problems,
-        context,
-        None,
-    )
-
-
 def record_call(
     recorder: Recorder,
     *,
@@ -198,12 +167,16 @@ def record_call(
     context: TraceContext,
     source: str = "auto",
     extra: Extra = (),
+    request_id: str | None = None,
 ) -> Decimal | None:
-    """Write one model call, its tokens by name; a count of None is not known."""
+    """Write one model call that was seen by itself, its tokens by name; a count of None is not known.
+
+    Whoever reports the call may name it by the id of its answer or by that of its request.
+    """
     counts = tuple(_known(tokens[name]) for name, _ in TOKEN_FIELDS)
     return _record(
         recorder, model, counts, tier, extra, region, provider, response_id, duration_ms, source, problems,
-        context, None,
+        context, None, request_id,
     )  # fmt: skip
 
 
@@ -221,9 +194,13 @@ def _record(
     problems: list[str],
     context: TraceContext,
     metadata: Mapping[Any, Any] | None,
+    request_id: str | None = None,
 ) -> Decimal | None:
     cost = None if None in counts else _price(model, counts, tier, extra, region, problems)
-    call = Call(response_id, model, region, counts, cost is not None)
+    ids = () if response_id is None else (response_id,)
+    if request_id is not None and request_id != response_id:
+        ids = (*ids, request_id)
+    call = Call(ids, model, region, counts, cost is not None)
     counted = counted_before(context, source == "auto", call)
     if counted is not None:
         _annotate(recorder, counted, call, source, duration_ms, problems, context, metadata)
@@ -320,7 +297,7 @@ def _annotate(
         data["metadata"] = metadata
     if source == "auto":
         data["duration_ms"] = duration_ms
-        data["gen_ai.response.id"] = call.response_id
+        data["gen_ai.response.id"] = next(iter(call.ids), None)
     seen, reported = (call, counted) if source == "auto" else (counted, call)
     if None not in call.counts and not same_tokens(seen.counts, reported.counts):
         data.update(

@@ -13,6 +13,8 @@ from agentops_monitoring.instrument import model_calls
 if TYPE_CHECKING:
     from agentops_monitoring.instrument.model_calls import Call
 
+BROKEN = "the answer was not received to its end, and it names the tokens"
+
 _KEY = "agentops_call"
 _STREAMS = {"ConverseStream": "stream", "InvokeModelWithResponseStream": "body"}
 
@@ -39,25 +41,31 @@ def after_call(http_response: Any, parsed: Any, model: Any, context: Any, **_: A
         with suppress(Exception):
             model_calls.record_failure(call, parsed["Error"]["Code"], http_response.status_code)
         return
-    # Outside the guard below: a connection that breaks here would have broken in the agent's own read().
-    raw = _take_body(parsed) if model.name == "InvokeModel" else b""
+    metadata = parsed.get("ResponseMetadata", {})
+    request_id = metadata.get("RequestId")
+    raw = b""
+    if model.name == "InvokeModel":
+        try:
+            raw = _take_body(parsed)
+        except BaseException:
+            # The agent hears of it here, and would have in its own read(); the answer was paid for.
+            model_calls.record(call, request_id, None, BROKEN)
+            raise
     with suppress(Exception):  # the agent has its answer, whatever shape it is of
-        metadata = parsed.get("ResponseMetadata", {})
-        response_id = metadata.get("RequestId")
         if model.name in _STREAMS:
             field = _STREAMS[model.name]
             kind = RecordedAsyncStream if hasattr(type(parsed[field]), "__aiter__") else RecordedStream
-            parsed[field] = kind(parsed[field], call, response_id)
+            parsed[field] = kind(parsed[field], call, request_id)
             return
-        usage = None
+        usage, response_id = None, request_id
         with suppress(Exception):  # figures of a shape nobody foresaw: a call without a price
             if model.name == "Converse":
                 usage = responses.converse_usage(parsed)
             else:
                 body = _json_object(raw)
-                response_id = body.get("id") or response_id
+                response_id = body.get("id") or request_id
                 usage = responses.body_usage(body, metadata.get("HTTPHeaders", {}))
-        model_calls.record(call, response_id, usage, None)
+        model_calls.record(call, response_id, usage, None, request_id=request_id)
 
 
 def _take_body(parsed: Any) -> bytes:
@@ -82,14 +90,14 @@ class RecordedStream:
     ----------
     stream
         The client's own.
-    call, response_id
+    call, request_id
         What is known so far.
     """
 
-    def __init__(self, stream: Any, call: Call, response_id: str | None) -> None:
+    def __init__(self, stream: Any, call: Call, request_id: str | None) -> None:
         self._stream = stream
         self._call: Call | None = call
-        self._response_id = response_id
+        self._request_id = request_id
         self._reader = responses.StreamReader()
 
     def __iter__(self) -> Iterator[Any]:
@@ -138,7 +146,8 @@ class RecordedStream:
         reading = responses.Reading(None, None, None)
         with suppress(Exception):  # figures of a shape nobody foresaw: a call without a price
             reading = self._reader.reading
-        model_calls.record(call, reading.response_id or self._response_id, reading.usage, problem)
+        response_id = reading.response_id or self._request_id
+        model_calls.record(call, response_id, reading.usage, problem, request_id=self._request_id)
 
 
 class RecordedAsyncStream(RecordedStream):

@@ -13,6 +13,7 @@ from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
     from agentops_monitoring.pricing import TokenUsage
+    from agentops_monitoring.recorder import Recorder
     from agentops_monitoring.responses import Reading
 
 NO_TOKENS = "the response names no tokens"
@@ -28,6 +29,7 @@ class Call(NamedTuple):
     model: str
     started_ns: int
     context: TraceContext
+    monitor: Recorder
     provider: str
     region: str | None
     operation: str
@@ -39,6 +41,7 @@ def begin(model: object, provider: str, region: object = None, operation: str = 
         model if isinstance(model, str) and model else UNNAMED,
         time.monotonic_ns(),
         trace.current(),
+        instrument.monitor(),
         provider,
         region if isinstance(region, str) and region else None,
         operation,
@@ -46,7 +49,13 @@ def begin(model: object, provider: str, region: object = None, operation: str = 
 
 
 def record(
-    call: Call, response_id: str | None, usage: TokenUsage | None, problem: str | None, *, timed: bool = True
+    call: Call,
+    response_id: str | None,
+    usage: TokenUsage | None,
+    problem: str | None,
+    *,
+    timed: bool = True,
+    request_id: str | None = None,
 ) -> None:
     """Write a call's usage; never raises.
 
@@ -62,6 +71,8 @@ def record(
         Why they are not known, or not all of them: how many were generated is then left open.
     timed
         Whether the time since the call's start is how long the model took.
+    request_id
+        The provider's id of the request, where its client names the answer by that.
     """
     with suppress(Exception):  # also runs in __del__, at the interpreter's end
         if not instrument.active():
@@ -74,7 +85,7 @@ def record(
             if problem:
                 tokens["output_tokens"] = None
         llm.record_call(
-            instrument.monitor(),
+            call.monitor,
             model=call.model,
             tokens=tokens,
             tier="standard" if usage is None else usage.tier,
@@ -85,6 +96,7 @@ def record(
             duration_ms=_since(call) if timed else None,
             problems=[problem] if problem else [],
             context=call.context,
+            request_id=request_id,
         )
 
 
@@ -111,7 +123,7 @@ def record_failure(call: Call, error: str, status_code: object = None) -> None:
             "duration_ms": _since(call),
             "error": described,
         }
-        instrument.monitor().emit(SPAN, data, context=call.context)
+        call.monitor.emit(SPAN, data, context=call.context)
 
 
 def name_of(error: BaseException) -> str:

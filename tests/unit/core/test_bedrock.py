@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.eventstream import ChecksumMismatch
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, IncompleteReadError
 from botocore.response import StreamingBody
 
 from agentops_monitoring import AgentOpsMonitor, instrument
@@ -39,6 +39,10 @@ MESSAGES: list[Any] = [{"role": "user", "content": [{"text": "hello"}]}]
 def bedrock(aws: Aws, in_lambda: None) -> Any:
     instrument.install()
     return boto3.session.Session().client("bedrock-runtime")
+
+
+def calls(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["type"] == "llm_usage"]
 
 
 def tokens(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -219,6 +223,22 @@ def test_invoke_model(
     assert tokens(event) == expected
 
 
+@pytest.mark.parametrize("by", ["the client's answer", "its body"])
+def test_invoke_model_that_is_also_reported_counts_once(
+    by: str, aws: Aws, bedrock: Any, recorded: Any
+) -> None:
+    """Claude's body has an id of its own; the answer of boto3 has that of the request alone."""
+    model, body, _, _ = BODIES[0]
+    aws.answer(
+        body,
+        headers={"X-Amzn-Bedrock-Input-Token-Count": "1", "X-Amzn-Bedrock-Output-Token-Count": "2"},
+    )
+    answer = bedrock.invoke_model(modelId=model, body="{}")
+    reported = json.loads(answer["body"].read()) if by == "its body" else answer
+    AgentOpsMonitor().track_llm_usage(model=model, response=reported)
+    assert [event["data"].get("gen_ai.response.id") for event in calls(recorded())] == ["msg_1"]
+
+
 @pytest.mark.parametrize("body", [{}, [], "x", {"usage": None}, {"usage": {"input_tokens": "many"}}])
 def test_bodies_of_unknown_shape_reach_the_agent(body: Any, aws: Aws, bedrock: Any, recorded: Any) -> None:
     aws.answer(body)
@@ -383,3 +403,16 @@ def test_asynchronous_clients_get_their_answers(in_lambda: None, recorded: Any) 
     assert body == b"{}"
     assert len(events) == 2
     assert [tokens(event) for event in recorded()] == [(5, 6, 0, 0), (11, 12, 20, 20)]
+
+
+def test_an_answer_that_breaks_off_is_a_call_without_a_price(in_lambda: None, recorded: Any) -> None:
+    instrument.install()
+    session = _Session()
+    attach_to_session(session)
+    body = StreamingBody(io.BytesIO(b'{"usage": {'), 500)
+    with pytest.raises(IncompleteReadError):
+        session.call("InvokeModel", {"body": body, "ResponseMetadata": {"RequestId": "r"}})
+    (event,) = calls(recorded())
+    assert event["data"]["gen_ai.response.id"] == "r"
+    assert event["data"]["cost_usd"] is None
+    assert event["problems"]

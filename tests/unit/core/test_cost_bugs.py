@@ -52,6 +52,15 @@ def stream(*events: dict[str, Any]) -> TokenUsage:
     return usage
 
 
+def record(model: str, usage: TokenUsage | None, response_id: str, *problems: str) -> None:
+    """Record a call as our instrumentation does."""
+    llm.record_call(
+        AgentOpsMonitor("a"), model=model, tier="standard", region=None, provider=None,
+        tokens={name: getattr(usage, name, None) for name, _ in llm.TOKEN_FIELDS}, response_id=response_id,
+        duration_ms=1.0, problems=[*problems], context=trace.current(),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("thread", "answer", "expected"),
     [
@@ -415,10 +424,7 @@ def test_an_interrupted_stream_is_unknown_and_never_zero(recorded: Any) -> None:
     reader = responses.StreamReader()
     reader.see({"id": "c", "model": "gpt-4o", "choices": [{"delta": {"content": "a"}}], "usage": None})
     assert reader.reading.usage is None
-    llm.record_usage(
-        AgentOpsMonitor("a"), model="gpt-4o", usage=None, region=None, provider=None, response_id="c",
-        duration_ms=1.0, problems=["the stream was not read to its end"], context=trace.current(),
-    )  # fmt: skip
+    record("gpt-4o", None, "c", "the stream was not read to its end")
     (event,) = recorded()
     assert event["data"]["gen_ai.usage.output_tokens"] is None
     assert event["data"]["cost_usd"] is None
@@ -492,10 +498,7 @@ def test_tokens_of_parts_that_are_given_apart_are_no_error() -> None:
 
 
 def seen(usage: TokenUsage, response_id: str) -> None:
-    llm.record_usage(
-        AgentOpsMonitor("a"), model="claude-opus-4-8", usage=usage, region=None, provider="anthropic",
-        response_id=response_id, duration_ms=1.0, problems=[], context=trace.current(),
-    )  # fmt: skip
+    record("claude-opus-4-8", usage, response_id)
 
 
 def test_a_second_layer_that_knows_nothing_of_caches_adds_nothing(recorded: Any) -> None:

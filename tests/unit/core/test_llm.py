@@ -41,10 +41,12 @@ def see(
     region: str | None = "us-east-1",
 ) -> Decimal | None:
     """Record a call as our instrumentation does."""
-    return llm.record_usage(
+    return llm.record_call(
         monitor,
         model=model,
-        usage=usage,
+        tokens={name: getattr(usage, name, None) for name, _ in llm.TOKEN_FIELDS},
+        tier=usage.tier if usage else "standard",
+        extra=usage.extra if usage else (),
         region=region,
         provider="aws.bedrock",
         response_id=response_id,
