@@ -44,12 +44,12 @@ class Invocation:
     """
 
     __slots__ = (
-        "_context", "_inside", "_monitor", "_outside", "_parent_id", "_started", "_token",
-        "closed_early", "ended", "event", "lambda_context",
+        "_context", "_inside", "_outside", "_parent_id", "_started", "_token",
+        "closed_early", "ended", "event", "lambda_context", "monitor", "received",
     )  # fmt: skip
 
     def __init__(self, monitor: AgentOpsMonitor, event: object, lambda_context: object) -> None:
-        self._monitor = monitor
+        self.monitor = monitor
         self._context: TraceContext | None = None
         self._token: Token[TraceContext | None] | None = None
         self._inside: TraceContext | None = None
@@ -59,6 +59,8 @@ class Invocation:
         self.closed_early = False
         """Set for a generator whose reader left: that is no failure."""
         self.ended = False
+        self.received: set[str] = set()
+        """Ids of the messages whose receipt it has recorded."""
 
     def __enter__(self) -> Self:
         # Before all else: nothing recorded inside the span may be older than the span.
@@ -100,13 +102,14 @@ class Invocation:
     def _receive(self, message: Incoming, joined: bool, now: int) -> None:
         assert self._context is not None
         context = self._context
+        self.received.add(message.message_id)
         if not joined:
             # Each message of a mixed batch is received in its own workflow, below its sender's span.
             context = message.context(
                 span_id=message.span_id, request_id=context.request_id, calls=context.calls
             )
-        agent = self._monitor.agent_name
-        self._monitor.emit(
+        agent = self.monitor.agent_name
+        self.monitor.emit(
             AgentEventType.MESSAGE_RECEIVED, receipt(message, agent, now), context=context, at_ms=now
         )
 
@@ -118,7 +121,7 @@ class Invocation:
             return
         try:
             duration = self.duration_ms()
-            if error is None or self.closed_early:
+            if error is None or (self.closed_early and isinstance(error, GeneratorExit)):
                 data: dict[str, Any] = {"duration_ms": duration}
                 if self.closed_early:
                     data["closed_early"] = True
@@ -164,7 +167,7 @@ class Invocation:
     def record(self, kind: str, data: Mapping[str, Any], at_ms: int | None = None) -> None:
         """Write an event of the invocation's own span."""
         assert self._context is not None
-        self._monitor.emit(
+        self.monitor.emit(
             kind,
             data,
             context=self._context,
@@ -174,13 +177,18 @@ class Invocation:
         )
 
 
+def of_context(context: TraceContext) -> Invocation | None:
+    """Return the invocation that a context belongs to, while it runs."""
+    return _under_way.get(id(context.calls))
+
+
 def _running(event: object, lambda_context: object) -> bool:
     """Whether the calling code is already inside the invocation with these arguments."""
     request_id = request_id_of(lambda_context)
     if request_id is not None:
         return trace.current().request_id == request_id
     context = trace.entered()
-    outer = None if context is None else _under_way.get(id(context.calls))
+    outer = None if context is None else of_context(context)
     return outer is not None and outer.event is event and outer.lambda_context is lambda_context
 
 

@@ -87,9 +87,8 @@ class Watchdog:
 
     def release(self, invocation: Invocation) -> None:
         """Forget an invocation that has ended."""
-        if self._deadlines:
-            with self._changed:
-                self._deadlines.pop(invocation, None)
+        with self._changed:
+            self._deadlines.pop(invocation, None)
 
     def _run(self) -> None:
         while True:
@@ -120,6 +119,8 @@ class Watchdog:
                 with self._changed:
                     if not invocation.ended:
                         self._deadlines[invocation] = deadline
+                return
+            if invocation.ended:
                 return
             invocation.record(
                 TIME_RUNNING_OUT,

@@ -14,7 +14,7 @@ from agentops_monitoring.monitor import AgentOpsMonitor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
-    from typing import Any, TypeVar
+    from typing import Any, TypeVar, overload
 
     Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -22,11 +22,23 @@ if TYPE_CHECKING:
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 
-def monitored(handler: Handler) -> Handler:
-    """Record each invocation of a handler, and what its AWS clients do meanwhile.
+if TYPE_CHECKING:
+
+    @overload
+    def monitored(handler: Handler) -> Handler: ...
+
+    @overload
+    def monitored(*, agent_name: str | None = None) -> Callable[[Handler], Handler]: ...
+
+    @overload
+    def monitored(handler: Handler, *, agent_name: str | None = None) -> Handler: ...
+
+
+def monitored(handler: Any = None, *, agent_name: str | None = None) -> Any:
+    """Record each invocation of a handler, and what its AWS clients and models do meanwhile.
 
     What the handler returns, yields or raises passes through untouched. A handler that is wrapped twice is
-    recorded once.
+    recorded once, as the outer one says.
 
     Parameters
     ----------
@@ -34,20 +46,38 @@ def monitored(handler: Handler) -> Handler:
         A function, a coroutine function, a generator function of either kind, a method, a `partial`, or an
         object with a `__call__`. Of a class with a `__call__` each object becomes a handler. Lambda's own
         runtime calls plain functions only: the others need a framework in between that runs them.
+    agent_name
+        Who the invocation is of, and all that is seen in it; `AGENTOPS_AGENT_NAME`, else the function's name,
+        when left out. What the agent's code records has the name of the monitor that it calls.
+
+    Returns
+    -------
+    Callable
+        The handler, wrapped; a decorator where none is given, as in `@monitored(agent_name="engineer")`.
+
+    Raises
+    ------
+    TypeError
+        What is given as a handler cannot be called.
+    ValueError
+        In strict mode: the agent's name is none.
     """
-    given: Any = handler
+    if handler is None:
+        return partial(monitored, agent_name=agent_name)
     # By its type alone: a proxy may raise when it is asked for its class.
-    kind: Any = type(given)
+    kind: Any = type(handler)
     if issubclass(kind, staticmethod | classmethod):
-        return kind(_wrapped(given.__func__))  # type: ignore[no-any-return]
-    if issubclass(kind, type) and any("__call__" in vars(each) for each in given.__mro__):
-        given.__call__ = _wrapped(given.__call__)
+        return kind(_wrapped(handler.__func__, agent_name))
+    if not callable(handler):
+        raise TypeError(f"monitored takes a handler, not {kind.__name__}; a name is given as agent_name=…")
+    if issubclass(kind, type) and any("__call__" in vars(each) for each in handler.__mro__):
+        handler.__call__ = _wrapped(handler.__call__, agent_name)
         return handler
-    return _wrapped(given)  # type: ignore[return-value]
+    return _wrapped(handler, agent_name)
 
 
-def _wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
-    monitor = AgentOpsMonitor()
+def _wrapped(handler: Callable[..., Any], agent_name: str | None = None) -> Callable[..., Any]:
+    monitor = AgentOpsMonitor(agent_name)
     instrument.install()
     flags = _code_flags(handler)
     make = (
@@ -186,11 +216,12 @@ def _unconfigured(_event: Any, _context: Any) -> Any:
 
 
 def _configured() -> Callable[..., Any]:
+    # First, since most modules make their clients while they load, and only new clients are hooked. Those
+    # whose handler is decorated have imported `monitored` by then.
+    instrument.install()
     named = os.environ.get("AGENTOPS_HANDLER")
     if not named:
         return _unconfigured
-    # First, since most modules make their clients while they load, and only new clients are hooked.
-    instrument.install()
     return _wrapped(load_handler(named))
 
 

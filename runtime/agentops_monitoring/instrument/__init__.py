@@ -54,8 +54,13 @@ def active() -> bool:
 
 
 def monitor() -> AgentOpsMonitor:
-    """Return the monitor that records what was seen without the agent's code."""
+    """Return the monitor that records what is seen without the agent's code: that of the invocation."""
     global _monitor
+    from agentops_monitoring import invocation, trace
+
+    current = invocation.of_context(trace.current())
+    if current is not None:
+        return current.monitor
     if _monitor is None:
         from agentops_monitoring.monitor import AgentOpsMonitor
 
