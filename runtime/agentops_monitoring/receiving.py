@@ -80,13 +80,16 @@ class Handling(Span):
 
     def __enter__(self) -> Self:
         message, outer = self._message, trace.current()
-        if message is None or message.trace_id == outer.trace_id:
+        if message is None:
             return super().__enter__()
         context = message.context(span_id=message.span_id, request_id=outer.request_id, calls=outer.calls)
-        if outer.request_id is None:
-            # Of an invocation's messages the wrapper has told.
+        from agentops_monitoring.invocation import of_context  # which needs this module itself
+
+        invocation = of_context(outer)
+        # Of the messages that came with an invocation's event its wrapper has told.
+        if invocation is None or message.message_id not in invocation.received:
             now = time.time_ns() // 1_000_000
             fields = receipt(message, self._monitor.agent_name, now)
             self._monitor.emit(AgentEventType.MESSAGE_RECEIVED, fields, context=context, at_ms=now)
-        self._begin(context)
+        self._begin(outer if message.trace_id == outer.trace_id else context)
         return self
