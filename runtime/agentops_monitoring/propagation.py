@@ -4,7 +4,7 @@
 |---|---|---|
 | EventBridge | the field `agentops` of `Detail` | `event["detail"]` |
 | SQS, SNS | the message attribute `agentops` | `messageAttributes` of a record, also in an envelope of SNS |
-| Lambda, synchronous | `ClientContext`'s `custom` | `context.client_context.custom` |
+| Lambda, synchronous | the text `agentops` of `ClientContext`'s `custom` | `context.client_context.custom` |
 | Lambda, asynchronous | the field `agentops` of `Payload` | `event` |
 | Step Functions | the field `agentops` of `input` or `output` | `event` |
 
@@ -195,7 +195,8 @@ def _of_event(event: object, redelivered: bool = False) -> Incoming | None:
 def _of_client(lambda_context: object) -> Incoming | None:
     try:
         custom = getattr(getattr(lambda_context, "client_context", None), "custom", None)
-        return _read(custom.get(KEY), channel="lambda") if _is_mapping(custom) else None
+        given = custom.get(KEY) if _is_mapping(custom) else None
+        return _read(_json(given), channel="lambda") if type(given) is str else None
     except Exception:  # noqa: BLE001 - an object that raises when it is looked at
         return None
 

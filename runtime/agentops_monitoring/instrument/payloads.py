@@ -41,16 +41,20 @@ def before_invoke(params: Any, context: Any, **_: Any) -> None:
         return
     try:
         function = _function(str(params["FunctionName"]))
-        payload = params.get("Payload")
-        text = payload.decode() if isinstance(payload, bytes | bytearray) else payload
-        parsed = json_object(text) if kind == "Event" else None
-        message = Outgoing(instrument.monitor(), "lambda", to=(parsed or {}).get("to"), destination=function)
         if kind != "Event":
-            changed: Any = _client_context(params.get("ClientContext"), message)
             name = "ClientContext"
+            message = Outgoing(instrument.monitor(), "lambda", destination=function)
+            changed = _client_context(params.get(name), message)
         else:
-            changed = _payload(text, parsed, message, MAX_EVENT_BYTES, RAISED_EVENT_BYTES)
             name = "Payload"
+            payload = params.get(name)
+            text = payload.decode() if isinstance(payload, bytes | bytearray) else payload
+            parsed = json_object(text)
+            to = (parsed or {}).get("to")
+            message = Outgoing(instrument.monitor(), "lambda", to=to, destination=function)
+            # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+            named = bool(params.get("DurableExecutionName"))
+            changed = _payload(text, parsed, message, MAX_EVENT_BYTES, RAISED_EVENT_BYTES, named)
     except Exception:  # noqa: BLE001 - botocore or Lambda will say what is wrong with the call
         return
     if changed is not None:
@@ -71,14 +75,9 @@ def before_start(params: Any, model: Any, context: Any, **_: Any) -> None:
         message = Outgoing(
             instrument.monitor(), "stepfunctions", to=(parsed or {}).get("to"), destination=machine
         )
-        if params.get("name") and model.name == "StartExecution":
-            # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
-            message.problems.append(
-                "a named execution starts once for the same input, so that it does not carry its context"
-            )
-            changed = None
-        else:
-            changed = _payload(text, parsed, message, MAX_STATE_BYTES, MAX_STATE_BYTES)
+        # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+        named = model.name == "StartExecution" and bool(params.get("name"))
+        changed = _payload(text, parsed, message, MAX_STATE_BYTES, MAX_STATE_BYTES, named)
     except Exception:  # noqa: BLE001 - botocore or Step Functions will say what is wrong with the call
         return
     if changed is not None:
@@ -94,8 +93,13 @@ def after_call(http_response: Any, context: Any, **_: Any) -> None:
 
 
 def _payload(
-    text: Any, parsed: dict[str, Any] | None, message: Outgoing, limit: int, raised: int
+    text: Any, parsed: dict[str, Any] | None, message: Outgoing, limit: int, raised: int, named: bool
 ) -> str | None:
+    if named:
+        message.problems.append(
+            "a named execution starts once for the same input, so that it does not carry its context"
+        )
+        return None
     if parsed is None:
         message.problems.append("what is no JSON object carries no context")
         return None
@@ -108,7 +112,9 @@ def _payload(
 
 def _client_context(given: Any, message: Outgoing) -> str | None:
     client = json.loads(base64.b64decode(given)) if given else {}
-    custom = {**(client.get("custom") or {}), KEY: message.carried}
+    # As a text: to the runtimes of typed languages these values are texts, and all else fails the call
+    # (Go's `lambdacontext.ClientContext` has a map[string]string, Java's a Map<String, String>).
+    custom = {**(client.get("custom") or {}), KEY: encode(message.carried, redact=False)}
     text = encode({**client, "custom": custom}, redact=False)
     changed = base64.b64encode(text.encode()).decode()
     if len(changed) <= MAX_CLIENT_CONTEXT_BYTES:

@@ -63,7 +63,8 @@ WAYS: dict[str, Any] = {
     ),
     "payload": lambda fields: ({"issue": 7, "agentops": fields}, None),
     "client": lambda fields: (
-        {"issue": 7}, SimpleNamespace(client_context=SimpleNamespace(custom={"agentops": fields})),
+        {"issue": 7},
+        SimpleNamespace(client_context=SimpleNamespace(custom={"agentops": json.dumps(fields)})),
     ),
 }  # fmt: skip
 

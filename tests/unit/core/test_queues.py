@@ -167,15 +167,20 @@ def test_a_batch_of_several_workflows_is_received_in_each_of_them(queue: Any, re
     assert [event["data"]["message_id"] for event in spans] == [event["data"]["message_id"] for event in sent]
 
 
-def test_the_example_of_the_documentation_works(queue: Any, recorded: Any, root: Path) -> None:
+def test_the_examples_of_the_documentation_work(queue: Any, recorded: Any, root: Path) -> None:
     in_invocation(lambda: queue.client.send_message(QueueUrl=queue.url, MessageBody=BODY))
-    (example,) = re.findall(r"```python\n(.*?)```", (root / "docs/collaboration.md").read_text(), re.DOTALL)
+    example, decorated = re.findall(
+        r"```python\n(.*?)```", (root / "docs/collaboration.md").read_text(), re.DOTALL
+    )
     scope: dict[str, Any] = {"monitor": AgentOpsMonitor()}
     exec(example, scope)
     monitored(scope["handler"])(sqs_event(queue.drain()), context(2))
     check_one_trace(recorded(), "sqs")
     (found,) = of(recorded(), "issue_detected")
     assert found["data"] == {"body": BODY}
+    exec(decorated, scope)
+    scope["handler"]({}, context(3))
+    assert of(recorded(), "invocation_completed")[-1]["agent"] == "engineer"
 
 
 def test_a_worker_that_polls_a_queue_itself_records_what_it_receives(queue: Any, recorded: Any) -> None:
@@ -191,6 +196,38 @@ def test_a_worker_that_polls_a_queue_itself_records_what_it_receives(queue: Any,
     assert received["trace_id"] == span["trace_id"] == sent["trace_id"]
     assert received["parent_id"] == span["parent_id"] == sent["span_id"]
     assert span["data"]["error"]["type"] == "KeyError"
+
+
+@pytest.mark.parametrize("given", [None, context(9)])
+def test_each_message_has_one_receipt_whoever_fetched_it(queue: Any, recorded: Any, given: Any) -> None:
+    for number in (1, 2, 3):
+        in_invocation(lambda: queue.client.send_message(QueueUrl=queue.url, MessageBody=BODY), number=number)
+    first, second, polled = queue.drain()
+
+    @monitored
+    def handler(event: Any, context: Any) -> None:
+        monitor = AgentOpsMonitor()
+        for record in [*event["Records"], polled]:
+            with monitor.message(record):
+                pass
+
+    handler(sqs_event([first, second]), given)
+    sent, received = of(recorded(), "message_sent"), of(recorded(), "message_received")
+    assert [each["data"]["message_id"] for each in sent] == [each["data"]["message_id"] for each in received]
+    assert [each["parent_id"] for each in received] == [each["span_id"] for each in sent]
+    assert not any("redelivered" in each["data"] for each in received)
+
+
+def test_a_worker_gets_a_receipt_of_what_it_sent_itself(queue: Any, recorded: Any) -> None:
+    monitor = AgentOpsMonitor("worker")
+    with monitor.workflow("case-7"):
+        queue.client.send_message(QueueUrl=queue.url, MessageBody=BODY)
+        with monitor.message(queue.drain()[0]):
+            pass
+    sent, received, span = recorded()
+    assert received["type"] == "message_received"
+    assert received["parent_id"] == sent["span_id"]
+    assert span["workflow_id"] == "case-7"
 
 
 def test_a_record_without_a_context_is_a_span_of_the_current_workflow(recorded: Any) -> None:
@@ -397,12 +434,14 @@ def functions(aws: Aws, in_lambda: None, recorded: Any) -> Any:
 def test_a_synchronous_call_carries_it_beside_the_payload(
     aws: Aws, functions: Any, recorded: Any, more: dict[str, Any], name: str
 ) -> None:
-    own = base64.b64encode(b'{"custom": {"mine": 1}, "env": {"locale": "de"}}').decode()
+    own = base64.b64encode(b'{"custom": {"mine": "1"}, "env": {"locale": "de"}}').decode()
     in_invocation(lambda: functions.invoke(FunctionName=name, Payload=BODY, ClientContext=own, **more))
     payload, client_context = invoked(aws)
     assert payload == BODY.encode()
     assert client_context["env"] == {"locale": "de"}
-    assert client_context["custom"]["mine"] == 1
+    assert client_context["custom"]["mine"] == "1"
+    # As the runtimes of typed languages want it; Go's calls fail with anything else.
+    assert all(type(value) is str for value in client_context["custom"].values())
     # As Lambda's runtime client makes it of the header.
     receive(json.loads(payload), client_context=SimpleNamespace(**client_context))
     check_one_trace(recorded(), "lambda")
@@ -456,6 +495,25 @@ def test_a_dry_run_and_a_refusal_are_no_messages(aws: Aws, functions: Any, recor
     with pytest.raises(ParamValidationError):
         functions.invoke(FunctionName=7)
     assert recorded() == []
+
+
+@pytest.mark.parametrize("payload", [b'{"to": "qa"}', b"\xff\x00 no text", io.BytesIO(b"{}")])
+def test_a_synchronous_call_is_carried_whatever_its_payload_is(
+    aws: Aws, functions: Any, recorded: Any, payload: Any
+) -> None:
+    functions.invoke(FunctionName="qa", Payload=payload)
+    assert "agentops" in invoked(aws)[1]["custom"]
+    assert [event["type"] for event in recorded()] == ["message_sent"]
+
+
+def test_a_named_durable_execution_keeps_its_payload(aws: Aws, functions: Any, recorded: Any) -> None:
+    """The same name and payload start it once; another payload under that name would be an error."""
+    functions.invoke(
+        FunctionName="qa", InvocationType="Event", DurableExecutionName="case-7", Payload='{"issue": 7}'
+    )
+    assert invoked(aws) == (b'{"issue": 7}', None)
+    (sent,) = recorded()
+    assert "named" in sent["problems"][0]
 
 
 def test_a_function_that_failed_had_the_message(aws: Aws, functions: Any, recorded: Any) -> None:

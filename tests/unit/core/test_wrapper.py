@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from agentops_monitoring import AgentOpsMonitor, invocation, monitored, trace, transport, triggers
+from agentops_monitoring import AgentOpsMonitor, instrument, invocation, monitored, trace, transport, triggers
 from agentops_monitoring.testing import LambdaContext
 from agentops_monitoring.wrapper import load_handler
 
-from .aws_server import Aws
+from .aws_server import Aws, frame
 from .conftest import Recorded, read_events
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
@@ -399,6 +399,87 @@ def test_only_one_frame_of_ours_is_in_the_traceback(in_lambda: None, recorded: A
     assert raised.value.__context__ is None
 
 
+# Its agent
+
+
+def test_a_handler_can_say_whose_it_is(aws: Aws, in_lambda: None, recorded: Any) -> None:
+    """With two agents in one process, each of what is seen without their code belongs to its own."""
+    import boto3
+
+    instrument.install()
+    client = boto3.session.Session().client("events")
+    put: Any = {"Source": "s", "DetailType": "t", "Detail": "{}"}
+
+    @monitored(agent_name="planner")
+    def planner(event: Any, context: Any) -> Any:
+        client.put_events(Entries=[put])
+        return event
+
+    def report(event: Any, context: Any) -> Any:
+        client.put_events(Entries=[put])
+        return event
+
+    reporter = monitored(report, agent_name="reporter")
+    for _ in range(3):
+        aws.answer({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})
+    event = message()
+    assert planner(event, CONTEXT) is event
+    assert planner.__name__ == "planner"
+    assert reporter(event, SimpleNamespace(aws_request_id="other")) is event
+    assert monitored()(report)(event, SimpleNamespace(aws_request_id="third")) is event
+    events = recorded()
+    assert [event["agent"] for event in events] == ["planner"] * 4 + ["reporter"] * 4 + ["engineer"] * 4
+    sent = [event["data"]["from"] for event in events if event["type"] == "message_sent"]
+    assert sent == ["planner", "reporter", "engineer"]
+    received = [event["data"]["to"] for event in events if event["type"] == "message_received"]
+    assert received == ["planner", "reporter", "engineer"]
+
+
+@pytest.mark.parametrize("wrap", [staticmethod, classmethod, lambda handler: handler])
+def test_the_decorator_with_a_name_takes_what_the_bare_one_takes(
+    wrap: Any, in_lambda: None, recorded: Any
+) -> None:
+    class Handlers:
+        handle: Any = monitored(agent_name="planner")(wrap(lambda *arguments: arguments[-2]))
+
+    handlers: Any = Handlers()
+    assert handlers.handle({"a": 1}, CONTEXT) == {"a": 1}
+    assert [event["agent"] for event in recorded()] == ["planner"] * 2
+
+
+def test_a_model_call_is_of_the_agent_that_made_it(aws: Aws, in_lambda: None, recorded: Any) -> None:
+    """Also one whose stream was left, which is known when its invocation is long over."""
+    import boto3
+
+    instrument.install()
+    client = boto3.session.Session().client("bedrock-runtime")
+    left = []
+
+    @monitored(agent_name="planner")
+    def handler(event: Any, context: Any) -> None:
+        client.converse(modelId="m", messages=[])
+        left.append(client.converse_stream(modelId="m", messages=[])["stream"])
+
+    aws.answer({"usage": {"inputTokens": 1, "outputTokens": 2}})
+    aws.answer(frame("messageStart", b'{"role": "assistant"}'))
+    handler({}, CONTEXT)
+    left.pop().close()
+    calls = [event for event in recorded() if event["type"] == "llm_usage"]
+    assert [event["agent"] for event in calls] == ["planner", "planner"]
+
+
+def test_of_two_wrappers_the_outer_one_says_whose_it_is(in_lambda: None, recorded: Any) -> None:
+    inner: Any = monitored(lambda event, context: work(event), agent_name="inner")
+    monitored(inner, agent_name="outer")({}, CONTEXT)
+    assert [event["agent"] for event in recorded()] == ["outer", "engineer", "outer"]
+
+
+@pytest.mark.parametrize("given", ["planner", 7, {}])
+def test_what_cannot_be_called_is_no_handler(given: Any) -> None:
+    with pytest.raises(TypeError, match="agent_name="):
+        monitored(given)
+
+
 # Generators
 
 
@@ -460,6 +541,37 @@ def test_a_reader_that_leaves_early_is_no_failure(in_lambda: None, recorded: Any
     next(pieces)
     del pieces
     assert recorded()[-1]["data"]["closed_early"] is True
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_generator_whose_end_fails_has_failed(asynchronous: bool, in_lambda: None, recorded: Any) -> None:
+    @monitored
+    def pieces(event: Any, context: Any) -> Any:
+        try:
+            yield 1
+        finally:
+            raise OSError("the upload could not be finished")
+
+    @monitored
+    async def later(event: Any, context: Any) -> Any:
+        try:
+            yield 1
+        finally:
+            raise OSError("the upload could not be finished")
+
+    async def leave_later() -> None:
+        answer = later({}, CONTEXT)
+        await anext(answer)
+        await answer.aclose()
+
+    def leave() -> None:
+        answer = pieces({}, CONTEXT)
+        next(answer)
+        answer.close()
+
+    with pytest.raises(OSError, match="upload"):
+        asyncio.run(leave_later()) if asynchronous else leave()
+    assert [event["type"] for event in recorded()] == ["invocation_started", "invocation_failed"]
 
 
 def test_what_the_reader_throws_into_a_generator_arrives(in_lambda: None, recorded: Any) -> None:
@@ -738,6 +850,27 @@ def test_a_client_made_while_the_handlers_module_loads_is_seen_too(
     ]  # fmt: skip
 
 
+def test_a_client_made_before_its_decorated_handler_is_seen_too(
+    aws: Aws, in_lambda: None, recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "decorated_fn.py").write_text(
+        "import boto3\n"
+        "from agentops_monitoring import monitored\n"
+        "client = boto3.session.Session().client('events')\n"
+        "@monitored\n"
+        "def handler(event, context):\n"
+        "    client.put_events(Entries=[{'Source': 's', 'DetailType': 't', 'Detail': '{}'}])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "agentops_monitoring.wrapper", raising=False)
+    monkeypatch.delattr("agentops_monitoring.monitored")
+    aws.answer({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})
+    importlib.import_module("decorated_fn").handler({}, CONTEXT)
+    assert [event["type"] for event in recorded()] == [
+        "invocation_started", "message_sent", "invocation_completed",
+    ]  # fmt: skip
+
+
 class Hostile:
     """An object that raises at every touch, as a proxy without its request does."""
 
@@ -810,7 +943,7 @@ handler({"issue": 7}, context)
 
 @pytest.mark.skipif(not RUNTIME_CLIENT_PYTHON.exists(), reason="no virtual environment of the embedded AWS")
 def test_a_client_context_is_found_where_lambda_s_own_client_puts_it(functions: Path) -> None:
-    carried = message()["detail"]["agentops"]
+    carried = json.dumps(message()["detail"]["agentops"])
     ended = subprocess.run(
         [RUNTIME_CLIENT_PYTHON, "-c", _WITH_CLIENT_CONTEXT, json.dumps({"custom": {"agentops": carried}})],
         env={
