@@ -234,7 +234,7 @@ def render_decisions(
         *proved,
         "Reasoning",
     )
-    return _page(_table((*heads, "Reasoning"), rows))
+    return _page(_table(heads, rows))
 
 
 def render_decision(decision: Decision) -> str:

@@ -203,6 +203,8 @@ def test_a_decision_that_proved_right_or_wrong_says_so(outcome: dict[str, object
     for shown in (listed, whole):
         assert all(word.replace(" ", "") in shown.replace(" ", "") for word in said)
     assert "Proved" in listed
+    heads, cells = (re.findall(f"<{cell}[ >]", listed) for cell in ("th", "td"))
+    assert len(heads) == len(cells) / 2
     assert "open" in listed
     assert "by qa, 2026-11-22" in whole
     assert "&lt;b&gt;" in whole
