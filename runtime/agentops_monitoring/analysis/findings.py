@@ -95,8 +95,9 @@ def loops(
     receivers: dict[object, list[str]] = defaultdict(list)
     for each in received:
         data = each["data"] if isinstance(each["data"], dict) else {}
-        if isinstance(data.get("to"), str) and data["to"] not in receivers[data.get("message_id")]:
-            receivers[data.get("message_id")].append(data["to"])
+        message_id, to = data.get("message_id"), data.get("to")
+        if message_id and isinstance(to, str) and to not in receivers[message_id]:
+            receivers[message_id].append(to)
     before: Counter[tuple[str, str, str]] = Counter()
     now: Counter[tuple[str, str, str]] = Counter()
     for each in sent:

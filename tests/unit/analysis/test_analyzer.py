@@ -260,6 +260,16 @@ def test_messages_that_name_no_receiver_make_flows_and_loops_as_well(named: bool
     ]
 
 
+def test_messages_without_an_id_are_nobodys_loop() -> None:
+    ledger = Ledger()
+    at = NOW - timedelta(minutes=20)
+    for _ in range(LOOP_MESSAGES):
+        ledger.tell("engineer", "message_sent", {"from": "engineer", "to": None}, at=at)
+    ledger.tell("qa", "message_received", {"from": "desk", "to": "qa"}, at=at)
+    ledger.settle()
+    assert find(ledger.reader, NOW - timedelta(minutes=25), NOW - timedelta(minutes=10)) == []
+
+
 def test_a_spike_stands_out_from_the_day_before() -> None:
     for burst, expected in ((40, ["traffic_spike"]), (5, [])):
         ledger = Ledger()
