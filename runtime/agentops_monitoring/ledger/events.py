@@ -282,8 +282,9 @@ def _call(event: Event) -> LlmCall:
     region = data.get("region")
     region = region if type(region) is str else None
     tier = data.get("tier")
-    # The monitor writes null for what it could not learn: such a call has no price.
-    counts = [data.get(name, 0) for name in _TOKENS]
+    # The monitor writes null for what it could not learn: such a call has no price, nor has one that an agent
+    # recorded as an event, without tokens.
+    counts = [data.get(name, None if name in _TOKENS[:2] else 0) for name in _TOKENS]
     model = resolve(name, region=region) or name
     if not all(type(count) is int and 0 <= count < _MAX_TOKENS for count in counts):
         return LlmCall(model, TokenUsage(0, 0), None)

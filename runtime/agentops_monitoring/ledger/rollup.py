@@ -13,6 +13,8 @@ Key = tuple[str, str]
 Increments = dict[Key, dict[str, Number]]
 
 OVERHEAD = "overhead"
+_MAX_MESSAGE_ID = 250
+"""Beside an agent's 256 characters, each of four bytes, in a partition key: 2,048 bytes."""
 UNATTRIBUTED_LLM = str(AgentEventType.LLM_USAGE)
 """`EventCost` type of model calls outside any invocation: there is no next domain event."""
 
@@ -81,7 +83,7 @@ def of_event(event: Event) -> Increments:
 def message_id(event: Event) -> str | None:
     """Return which message a receipt is of; None for one that does not say, which counts by itself."""
     found = event.fields().get("message_id")
-    return found if type(found) is str and 0 < len(found) <= 256 else None
+    return found if type(found) is str and 0 < len(found) <= _MAX_MESSAGE_ID else None
 
 
 def received(event: Event) -> Increments:

@@ -233,6 +233,30 @@ def test_a_bad_line_of_a_megabyte_is_kept_whole(plane: Plane) -> None:
     assert letter["logEvents"][0]["message"] == message
 
 
+@pytest.mark.parametrize("length", [250, 256])
+def test_a_message_of_any_id_does_not_hold_up_the_others(plane: Plane, length: int) -> None:
+    """Its state's key has 2,048 bytes, for reading as well; a longer id is as good as none."""
+    agent, wide = "\U0001f600" * 256, "\U0001f600" * length
+    data = {"from": "desk", "to": "x", "message_id": wide, "latency_ms": 20}
+    lines = [_event_line(STREAM), _event_line(STREAM, id="abc-2", type="message_received", data=data)]
+    lines += [_event_line(STREAM, id="abc-3", type="message_received", data=data, agent=agent)]
+    name = "agentops|test|manager|arm64"
+    events = [LogEvent(STREAM, name, str(n), 1_795_334_400_000, line) for n, line in enumerate(lines)]
+    result = plane.deliver(payload(events))
+    # The key of such an agent's counters is refused, where AWS's limit of sort keys is known.
+    assert (result["events"], result["rejected"]) in ((2, 1), (3, 0))
+    assert LedgerReader(plane.dynamodb, TABLES).window(*_HOUR).total.messages_received == result["events"] - 1
+
+
+def test_a_model_call_without_tokens_has_no_price(plane: Plane) -> None:
+    data = {"gen_ai.request.model": "claude-3-opus", "gen_ai.usage.input_tokens": 5}
+    name = "agentops|test|manager|arm64"
+    lines = [_event_line(STREAM, type="llm_usage", data=data)]
+    plane.deliver(payload([LogEvent(STREAM, name, "1", 1_795_334_400_000, lines[0])]))
+    total = LedgerReader(plane.dynamodb, TABLES).window(*_HOUR).total
+    assert (total.llm_calls, total.unpriced_calls, total.llm_cost) == (1, 1, 0)
+
+
 def test_control_messages_are_ignored(plane: Plane) -> None:
     plane.deliver(
         {"messageType": "CONTROL_MESSAGE", "logEvents": [{"id": "1", "timestamp": 1, "message": "x"}]}
