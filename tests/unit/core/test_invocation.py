@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +82,20 @@ def test_what_ends_in_time_is_not_warned_of(one_second: None, recorded: Any) -> 
     handler(lambda: True, Clock(1_500, 900))
     handler(lambda: bool(warnings(recorded())), Clock(1_550, 900, request_id="request-2"))
     assert [event["request_id"] for event in warnings(recorded())] == ["request-2"]
+
+
+def test_nothing_of_an_invocation_stays_once_it_has_ended(one_second: None, recorded: Any) -> None:
+    class Event(dict[str, Any]):
+        """May be referred to weakly."""
+
+    kept = []
+    for number in range(3):
+        event = Event(message(f"m{number}"))
+        kept.append(weakref.ref(event))
+        monitored(lambda event, context: None)(event, Clock(900_000, request_id=f"request-{number}"))
+        del event
+    gc.collect()
+    assert [each() for each in kept] == [None] * 3
 
 
 def test_concurrent_invocations_are_each_warned_of(one_second: None, recorded: Any) -> None:

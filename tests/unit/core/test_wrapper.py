@@ -194,6 +194,10 @@ def test_endless_recursion_is_told(in_lambda: None, recorded: Any) -> None:
 def test_a_handler_wrapped_twice_is_recorded_once(in_lambda: None, recorded: Any) -> None:
     monitored(monitored(lambda event, context: None))({}, CONTEXT)
     assert len(recorded()) == 2
+    # Lambda's request tells, where a decorator between the two makes another event of it.
+    inner: Any = monitored(lambda event, context: None)
+    monitored(lambda event, context: inner({**event}, context))({}, CONTEXT)
+    assert len(recorded()) == 4
 
 
 def test_coroutines_stay_coroutines_and_do_not_mix(in_lambda: None, recorded: Any) -> None:
