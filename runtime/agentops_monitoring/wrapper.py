@@ -25,13 +25,10 @@ _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 if TYPE_CHECKING:
 
     @overload
-    def monitored(handler: Handler) -> Handler: ...
+    def monitored(handler: Handler, *, agent_name: str | None = None) -> Handler: ...
 
     @overload
     def monitored(*, agent_name: str | None = None) -> Callable[[Handler], Handler]: ...
-
-    @overload
-    def monitored(handler: Handler, *, agent_name: str | None = None) -> Handler: ...
 
 
 def monitored(handler: Any = None, *, agent_name: str | None = None) -> Any:
