@@ -171,8 +171,10 @@ def _close(
     if status in (None, "success") or attempt.keys() & {"invocation_completed", "invocation_failed"}:
         return
     own = {"agent": source.agent, **dict.fromkeys(("workflow_id", "trace_id"), request_id.replace("-", ""))}
-    into.events[f"report-{report.id}"] = {
-        **attempt.get("invocation_started", own),
+    own["span_id"] = blake2b(report.id.encode(), digest_size=8).hexdigest()
+    begun = attempt.get("invocation_started", own)
+    into.events[f"report-{report.id}-{begun['span_id']}"] = {
+        **begun,
         "type": "invocation_failed",
         "at": datetime.fromtimestamp(report.at_ms / 1000, UTC).isoformat(timespec="milliseconds"),
         "data": {"status": status},

@@ -76,7 +76,8 @@ def failure(ending: Ending, place: Place | None) -> Event:
         place = Place(workflow_id, trace_id_of(workflow_id), span_id, None, ending.agent)
     at = datetime.fromtimestamp(ending.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return Event(
-        f"report-{ending.report_id}",
+        # One that moves to another span is another item: stream readers see new ones alone.
+        f"report-{ending.report_id}-{place.span_id}",
         AgentEventType.INVOCATION_FAILED,
         AgentEventType.INVOCATION_FAILED,
         place.agent,

@@ -65,15 +65,17 @@ def metric_lines(result: WriteResult, environment: str, now_ms: int, pairs: Busi
             values = by_hour.setdefault(bucket, [])
             values.extend(_of_rollup(bucket, sk, counters, environment, pairs))
     own = {"Environment": environment}
-    for (bucket, agent), change in result.failures.items():
-        # An agent that Lambda ended could not say so itself.
-        by_hour.setdefault(bucket, []).extend(
+    for bucket, values in by_hour.items():
+        yield from emf_lines(values, at_ms=result.newest_ms.get(bucket, now_ms))
+    for (minute, agent), change in result.failures.items():
+        # An agent that Lambda ended could not say so itself. What is taken back is so in the minute in which
+        # it was counted: in any other it would hide a true failure from an alarm.
+        failed = [
             MetricValue(EVENTS, AgentEventType.INVOCATION_FAILED, change, where)
             for where in (own, own | {"AgentName": agent})
             if change
-        )
-    for bucket, values in by_hour.items():
-        yield from emf_lines(values, at_ms=result.newest_ms.get(bucket, now_ms))
+        ]
+        yield from emf_lines(failed, at_ms=minute)
     health = [
         MetricValue(MONITOR, "Duplicates", result.duplicates, own),
         MetricValue(MONITOR, "Malformed", sum(not each.forged for each in result.rejects), own),

@@ -42,8 +42,9 @@ class WriteResult:
     """Events and reports that were in the ledger already, or twice in the batch."""
     increments: rollup.Increments = field(default_factory=dict)
     """What was added to the counters, by bucket and sort key."""
-    failures: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Invocations that Lambda ended, by hour bucket and agent; less than 0 where one was taken back."""
+    failures: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Invocations that Lambda ended, by minute (milliseconds since the epoch) and agent; less than 0 where
+    one was taken back."""
     problems: int = 0
     """Events committed now that were recorded with wrong arguments."""
     handoff_ms: list[float] = field(default_factory=list)
@@ -295,7 +296,7 @@ def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> 
         result.handoff_ms += [] if latency is None else [float(latency)]
     for change, failures in zip((1, -1), plan.failures(), strict=True):
         for each in failures:
-            key = schema.hour_bucket(each.at), each.agent
+            key = each.at_ms // 60_000 * 60_000, each.agent
             result.failures[key] = result.failures.get(key, 0) + change
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from fractions import Fraction
+from hashlib import blake2b
 from math import floor
 from typing import Any, NamedTuple
 
@@ -254,9 +255,10 @@ def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any, 
         begun = [b for b in mine if b["type"] == "invocation_started"]
         if status != "success" and (begun[-1]["span_id"] not in ends if begun else not ends - starts):
             own = {"workflow_id": request, "agent": agent, "parent_id": None, "span_id": None}
+            span = begun[-1]["span_id"] if begun else blake2b(id_.encode(), digest_size=8).hexdigest()
             ended_by_lambda.append(
                 {name: (begun[-1] if begun else own)[name] for name in own}
-                | {"id": f"report-{id_}", "at": at, "type": "invocation_failed", "request_id": request}
+                | {"id": f"report-{id_}-{span}", "at": at, "type": "invocation_failed", "request_id": request}
                 | {"error": error or "Lambda.Timeout", "ms": duration}
             )
         rest = usd

@@ -11,6 +11,7 @@ import pytest
 
 from agentops_monitoring.export.spans import span_of
 from agentops_monitoring.export.stream import event_of
+from agentops_monitoring.ledger.metrics import BusiestPairs, metric_lines
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.totals import rollups
@@ -91,7 +92,7 @@ class Ledger:
 def test_a_time_out_is_where_its_invocation_was() -> None:
     ledger = Ledger([START, CALL, report(ms=3000)])
     (failed,) = ledger.failures()
-    assert failed["id"] == f"report-{90:056d}"
+    assert failed["id"] == f"report-{90:056d}-{SPAN}"
     assert failed["at"] == rfc3339(BEGUN + 90)
     for name, value in {
         "workflow_id": WORKFLOW, "trace_id": WORKFLOW, "span_id": SPAN, "parent_id": PARENT,
@@ -158,9 +159,38 @@ def test_a_start_that_comes_late_takes_its_failure_home() -> None:
     assert (failed["workflow_id"], failed["span_id"]) == (WORKFLOW, SPAN)
     assert ledger.reader.workflow_events(REQUEST.replace("-", "")) == []
     assert [result.failures for result in ledger.results] == [
-        {("H#2026-11-22T08", "manager"): 1},
-        {("H#2026-11-22T08", "manager"): 0},
+        {(BEGUN, "manager"): 1},
+        {(BEGUN, "manager"): 0},
     ]
+
+
+def test_a_failure_that_moves_within_its_workflow_is_new_to_stream_readers() -> None:
+    """Who began without a message has the workflow that a report alone makes: the items' keys differ."""
+    own = REQUEST.replace("-", "")
+    start = event(1, "invocation_started", span_id=SPAN, parent_id=None, workflow_id=own, trace_id=own)
+    ledger = Ledger([report()], [start])
+    items = ledger.client.scan(TableName=TABLES.monitoring)["Items"]
+    kept = [item for item in items if item["sk"]["S"].partition("#")[2].startswith("report-")]
+    assert sorted("withdrawn" in item for item in kept) == [False, True]
+    (failed,) = ledger.failures()
+    assert (failed["workflow_id"], failed["span_id"]) == (own, SPAN)
+
+
+def test_what_is_taken_back_is_so_in_the_minute_in_which_it_was_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would hide a true failure of another minute, and leave a false one in its own."""
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    late = event(3 * 60_000, "issue_detected", request_id="another")
+    ledger = Ledger([START, report(61_000, ms=60_990)], [late, END])
+    sums: dict[int, float] = {}
+    for result in ledger.results:
+        for text in metric_lines(result, "test", BEGUN + 10 * 60_000, BusiestPairs(list)):
+            line = json.loads(text)
+            if line.get("AgentName") == "manager" and "invocation_failed" in line:
+                minute = line["_aws"]["Timestamp"] // 60_000 * 60_000
+                sums[minute] = sums.get(minute, 0) + line["invocation_failed"]
+    assert sums == {BEGUN + 60_000: 0}
 
 
 def test_printed_reports_without_end_neither_block_nor_count() -> None:
@@ -173,7 +203,7 @@ def test_printed_reports_without_end_neither_block_nor_count() -> None:
     assert ledger.counted() == (0, 0)
     assert ledger.told() == 0
     again = Ledger([report(150, ms=150), *printed, START])
-    assert [each["id"] for each in again.failures()] == [f"report-{150:056d}"]
+    assert [each["id"] for each in again.failures()] == [f"report-{150:056d}-{SPAN}"]
 
 
 class Strict(FakeDynamoDB):
