@@ -113,9 +113,12 @@ def _carry(
         destination=_bus_name(entry.get("EventBusName") or "default"),
         message_id=addressed.message_id if addressed else None,
     )
-    if detail.get("environment", environment) != environment:
-        message.problems.append("the payload's own field environment was replaced, rules route by it")
-    return spliced(text, detail, {"environment": environment, "agentops": message.carried}), message
+    own = detail.get("environment", environment)
+    if own != environment:
+        became = "was replaced" if addressed else "stays"
+        message.problems.append(f"the payload's own field environment {became}, rules route by it")
+    fields = {"environment": environment if addressed else own, "agentops": message.carried}
+    return spliced(text, detail, fields), message
 
 
 def _bus_name(name: str) -> str:

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 from agentops_monitoring import identity, instrument, propagation, trace
 from agentops_monitoring.encoding import encode
 from agentops_monitoring.event_types import AgentEventType
+from agentops_monitoring.transport import say
 
 if TYPE_CHECKING:
     from agentops_monitoring.recorder import Recorder
 
 CONTEXT_KEY = "agentops_messages"
 """Where botocore's request context holds the messages of a call until it is answered."""
+
+
+CHANNELS = ("eventbridge", "sqs", "sns", "lambda", "stepfunctions")
+
+_named: dict[str, frozenset[str]] = {}
 
 
 def propagates(channel: str) -> bool:
@@ -27,8 +33,20 @@ def propagates(channel: str) -> bool:
     """
     if not instrument.active():
         return False
-    named = os.environ.get("AGENTOPS_PROPAGATE", "").strip().lower()
-    return not named or channel in (each.strip() for each in named.split(","))
+    given = os.environ.get("AGENTOPS_PROPAGATE", "")
+    named = _named.get(given)
+    if named is None:
+        named = _named[given] = _channels(given)
+    return channel in named
+
+
+def _channels(given: str) -> frozenset[str]:
+    named = {each.strip() for each in given.lower().split(",")} - {""}
+    unknown = named.difference(CHANNELS, ("none",))
+    if unknown:
+        known = ", ".join((*CHANNELS, "none"))
+        say(f"AGENTOPS_PROPAGATE names {', '.join(sorted(unknown))}, which is none of {known}")
+    return frozenset(named or CHANNELS)
 
 
 class Outgoing:

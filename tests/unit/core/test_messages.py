@@ -198,21 +198,32 @@ def test_a_bus_may_be_named_by_its_arn(aws: Aws, events: Any, recorded: Any) -> 
 
 def test_a_context_that_is_passed_on_is_replaced(aws: Aws, events: Any, recorded: Any) -> None:
     aws.answer(TAKEN)
-    events.put_events(
-        Entries=[entry({"a": 1, "agentops": {"message_id": "stale"}, "environment": "elsewhere"})]
-    )
+    events.put_events(Entries=[entry({"a": 1, "agentops": {"message_id": "stale"}})])
     detail = json.loads(sent_entries(aws)[0]["Detail"])
     assert detail["a"] == 1
     assert detail["environment"] == "demo"
     (sent,) = recorded()
     assert detail["agentops"]["message_id"] == sent["data"]["message_id"] != "stale"
-    assert "environment" in sent["problems"][0]
+    assert "problems" not in sent
+
+
+def test_an_environment_of_the_agents_own_stays_but_in_a_message_that_we_send(
+    aws: Aws, events: Any, recorded: Any
+) -> None:
+    for own in ("staging", {"cpu": "arm64"}, None):
+        aws.answer(TAKEN)
+        events.put_events(Entries=[entry({"environment": own})])
+        assert json.loads(sent_entries(aws)[0]["Detail"])["environment"] == own
+        aws.answer(TAKEN)
+        AgentOpsMonitor().send_message(to="qa", message_type="m", payload={"environment": own})
+        assert json.loads(sent_entries(aws)[0]["Detail"])["environment"] == "demo"
+    assert all("environment" in sent["problems"][0] for sent in recorded())
 
 
 def test_a_message_at_eventbridges_limit_goes_without_context(aws: Aws, events: Any, recorded: Any) -> None:
     aws.answer({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}, {"EventId": "2"}]})
     small = entry({})
-    room = MAX_REQUEST_BYTES - sum(len(small[name]) for name in ("Source", "DetailType")) * 2 - 1_000
+    room = MAX_REQUEST_BYTES - sum(len(small[name]) for name in ("Source", "DetailType")) * 2 - 600
     large = entry({"text": "x" * room})
     events.put_events(Entries=[large, small])
     first, second = sent_entries(aws)
@@ -220,6 +231,7 @@ def test_a_message_at_eventbridges_limit_goes_without_context(aws: Aws, events: 
         MAX_REQUEST_BYTES
     )
     assert "agentops" in json.loads(first["Detail"])
+    assert second["Detail"] == "{}", "the room for one context is no room for two"
     aws.answer(TAKEN)
     events.put_events(Entries=[entry({"text": "x" * (MAX_REQUEST_BYTES - 100)})])
     assert set(json.loads(sent_entries(aws)[0]["Detail"])) == {"text"}

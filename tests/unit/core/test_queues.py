@@ -327,6 +327,15 @@ def test_a_message_without_room_goes_without_its_context(queue: Any, recorded: A
     assert "too large" in size["problems"][0]
 
 
+def test_the_messages_of_a_batch_share_its_room(queue: Any, recorded: Any) -> None:
+    sizes = (queues.MAX_BYTES - 600, 100, 100)
+    entries = [{"Id": str(n), "MessageBody": "x" * size} for n, size in enumerate(sizes)]
+    queue.client.send_message_batch(QueueUrl=queue.url, Entries=entries)
+    carry = ["MessageAttributes" in each for each in queue.drain()]
+    assert carry == [True, False, False]
+    assert ["problems" in event for event in recorded()] == [False, True, True]
+
+
 def test_an_attribute_that_is_passed_on_makes_room_for_the_next(queue: Any, recorded: Any) -> None:
     stale = {f"a{n}": attribute("x") for n in range(9)} | {"agentops": attribute("stale")}
     in_invocation(
@@ -378,6 +387,18 @@ def test_channels_can_be_left_alone(
     queue.client.send_message(QueueUrl=queue.url, MessageBody=BODY)
     assert ("MessageAttributes" in queue.drain()[0]) is carries
     assert len(recorded()) == carries
+
+
+def test_a_channel_that_nobody_knows_is_said_once(
+    queue: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENTOPS_PROPAGATE", "events,sqs")
+    for _ in range(2):
+        queue.client.send_message(QueueUrl=queue.url, MessageBody=BODY)
+    said = capsys.readouterr().err
+    assert said.count("AGENTOPS_PROPAGATE names events") == 1
+    assert "eventbridge" in said
+    assert all("MessageAttributes" in each for each in queue.drain())
 
 
 def test_nothing_is_carried_once_the_hooks_are_removed(queue: Any, recorded: Any) -> None:

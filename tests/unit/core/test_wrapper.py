@@ -104,6 +104,16 @@ def test_a_message_brings_its_trace(in_lambda: None, recorded: Any) -> None:
     assert done["data"]["duration_ms"] > 10**12
 
 
+def test_no_message_arrives_before_it_was_sent(in_lambda: None, recorded: Any) -> None:
+    """The sender's clock may be ahead."""
+    ahead = (int(time.time()) + 60) * 1_000
+    handler: Any = monitored(lambda event, context: AgentOpsMonitor().complete_workflow())
+    handler(message(sent_ms=ahead, workflow_started_ms=ahead), CONTEXT)
+    _, received, done, _ = recorded()
+    assert received["data"]["latency_ms"] == 0
+    assert done["data"]["duration_ms"] == 0
+
+
 @pytest.mark.parametrize(
     "event",
     [
