@@ -25,6 +25,8 @@ class Written(NamedTuple):
     """(owner, content): data that no item can hold, to be put beforehand."""
     increments: rollup.Increments
     size: int
+    mark: str | None = None
+    """Key of the item that no other event may have put; a transaction takes each item once."""
 
 
 def render(event: Event, tables: schema.Tables, now: float) -> Written:
@@ -49,7 +51,27 @@ def render(event: Event, tables: schema.Tables, now: float) -> Written:
     elif event.type == DECISION_OUTCOME and isinstance(data.get("decision_id"), str) and data["decision_id"]:
         actions.append(_put_new(tables.decisions, _outcome(event, now)))
         size += len(text) + _ITEM_OVERHEAD_BYTES
-    return Written(event, actions, rest, rollup.of_event(event), size)
+    mark = _kept_answer(event)
+    if mark is not None:
+        item = {"pk": {"S": mark}, "sk": {"S": schema.STATE}, "expires_at": _expires(now)}
+        actions.append(_put_new(tables.ledger, item))
+    return Written(event, actions, rest, rollup.of_event(event), size, mark)
+
+
+def _kept_answer(event: Event) -> str | None:
+    """Return the key of an answer that its provider keeps; None for any other event.
+
+    The results of a batch and the answers of the background can be fetched again, by other processes too, and
+    are billed once. Nobody waited for them, so they have no duration.
+    """
+    data = event.fields()
+    response = data.get("gen_ai.response.id")
+    if event.call is None or not isinstance(response, str) or not response or "duration_ms" in data:
+        return None
+    if data.get("source") != "auto" and data.get("tier") != "batch":
+        return None
+    # With its tokens: should a server give the same id to different answers, none is lost.
+    return schema.answer_pk(json.dumps([data.get("gen_ai.provider.name"), response, event.call.usage]))
 
 
 def key_of(event: Event) -> Attributes:

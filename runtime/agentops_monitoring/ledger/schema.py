@@ -17,6 +17,7 @@
     `INV#<stream>#<request>`  `STATE`                an invocation, versioned (`allocation`)
     `WF#<workflow>`           `STATE`                a workflow's agents and outcome, versioned
     `MSG#<agent>#<message>`   `STATE`                the first receipt of a message, versioned
+    `ANSWER#<digest>`         `STATE`                a model's answer that can be fetched again, counted
     `PART#<event id>`         `<i>`                  a part of a split payload
     `DATA#<event id>`         `<i>`                  a piece of data too large for one item
     `CURSOR#<name>`           `STATE`                how far a scheduled job has come
@@ -28,6 +29,7 @@ Hours, days and months are UTC. The shard is a hash of the log stream: a reader 
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -137,6 +139,11 @@ def invocation_pk(stream: str, request_id: str) -> str:
 def receipt_pk(agent: str, message_id: str) -> str:
     """Return the partition key of a message's state at a receiver."""
     return f"MSG#{_quote(agent)}#{message_id}"
+
+
+def answer_pk(identity: str) -> str:
+    """Return the partition key of a model's answer that can be fetched again."""
+    return f"ANSWER#{blake2b(identity.encode(), digest_size=16).hexdigest()}"
 
 
 def part_pk(event_id: str) -> str:

@@ -47,6 +47,7 @@ class Plan:
         self._counters: set[rollup.Key] = set()
         self._puts = 0
         self._failures: dict[str, int] = {}
+        self._marks: set[str | None] = set()
         self.written: list[Written] = []
         self.reports: list[Report] = []
         self.repeated_reports = 0
@@ -62,6 +63,8 @@ class Plan:
     def try_event(self, written: Written) -> bool:
         """Add an event if there is room for it and all that it touches."""
         event = written.event
+        if written.mark is not None and written.mark in self._marks:
+            return False
         touched: list[tuple[str, type[State]]] = []
         workflow_key = schema.workflow_pk(event.workflow_id)
         if self._state(workflow_key, Workflow).changes(event):  # type: ignore[union-attr]
@@ -76,6 +79,7 @@ class Plan:
         if not self._try(len(written.actions), written.size, counters, event.at[:13], touched):
             return False
         self.written.append(written)
+        self._marks.add(written.mark)
         for key, kind in touched:
             self._changing(key, kind).add_event(event)
         return True

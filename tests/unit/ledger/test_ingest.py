@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -254,7 +255,44 @@ def test_a_model_call_without_tokens_has_no_price(plane: Plane) -> None:
     lines = [_event_line(STREAM, type="llm_usage", data=data)]
     plane.deliver(payload([LogEvent(STREAM, name, "1", 1_795_334_400_000, lines[0])]))
     total = LedgerReader(plane.dynamodb, TABLES).window(*_HOUR).total
-    assert (total.llm_calls, total.unpriced_calls, total.llm_cost) == (1, 1, 0)
+    assert (total.llm_calls, total.unpriced_calls, float(total.llm_cost)) == (1, 1, 0)
+
+
+def test_an_answer_that_its_provider_keeps_counts_once_whoever_fetches_it(plane: Plane) -> None:
+    """The result of a batch is billed once, and can be fetched for weeks."""
+    numbers = itertools.count(1)
+
+    def fetched(**more: Any) -> str:
+        data = {
+            "gen_ai.request.model": "claude-3-opus", "gen_ai.provider.name": "anthropic", "source": "auto",
+            "tier": "batch", "gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 0,
+            "gen_ai.response.id": "msg_1",
+        }  # fmt: skip
+        number = next(numbers)
+        return _event_line(STREAM, type="llm_usage", id=f"abc-{number}", seq=number, data=data | more)
+
+    def deliver(*lines: str) -> tuple[int, int]:
+        name = "agentops|test|manager|arm64"
+        events = [LogEvent(STREAM, name, str(n), 1_795_334_400_000, line) for n, line in enumerate(lines)]
+        result = plane.deliver(payload(events))
+        assert result["rejected"] == 0
+        return result["events"], result["duplicates"]
+
+    first = fetched()
+    # Again in the same process, as one whose memory is full does; then redelivered, then by others.
+    assert deliver(first, fetched(), _event_line(STREAM, id="abc-99", seq=99)) == (2, 1)
+    assert deliver(first) == (0, 1)
+    assert deliver(fetched(), fetched(source="manual")) == (0, 2)
+    assert deliver(fetched(tier="standard"), fetched(tier="standard")) == (1, 1), (
+        "fetched from the background"
+    )
+    # Other answers, and calls that were waited for, whose ids a server may repeat.
+    assert deliver(*(fetched(**{"gen_ai.response.id": f"msg_{n}"}) for n in (2, 3))) == (2, 0)
+    assert deliver(fetched(**{"gen_ai.usage.output_tokens": 1})) == (1, 0)
+    assert deliver(*(fetched(duration_ms=5) for _ in range(2))) == (2, 0)
+    assert deliver(*(fetched(source="manual", tier="standard") for _ in range(2))) == (2, 0)
+    assert LedgerReader(plane.dynamodb, TABLES).window(*_HOUR).total.llm_calls == 9
+    assert plane.dead_letters() == []
 
 
 def test_control_messages_are_ignored(plane: Plane) -> None:
