@@ -337,8 +337,16 @@ def test_deep_nesting_and_long_life_cost_no_memory(recorded: Any) -> None:
         scope = monitor.span("s")
         contextvars.copy_context().run(scope.__enter__)
         scope.__exit__(None, None, None)
-    depth = 0
-    context: Any = monitor.current
-    while context is not None:
-        context, depth = context.outer, depth + 1
-    assert depth < 10
+    # Scopes that end in the wrong order, again and again.
+    for _ in range(2_000):
+        first, second = monitor.span("s"), monitor.span("s")
+        for each in (first, second):
+            each.__enter__()
+        for each in (first, second):
+            each.__exit__(None, None, None)
+    with monitor.span("s"):
+        depth = 0
+        context: Any = monitor.current
+        while context is not None:
+            context, depth = context.outer, depth + 1
+        assert depth < 10

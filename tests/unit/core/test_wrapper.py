@@ -242,6 +242,24 @@ def test_concurrent_invocations_in_threads_do_not_mix(in_lambda: None, recorded:
     assert all(event["request_id"] == f"request-{event['data']['n']}" for event in inside)
 
 
+def test_threads_beside_several_invocations_belong_to_none_of_them(in_lambda: None, recorded: Any) -> None:
+    """Whose they are cannot be known, and a wrong answer would be worse than none."""
+    barrier = threading.Barrier(2)
+
+    @monitored
+    def handler(event: Any, context: Any) -> None:
+        barrier.wait()
+        thread = threading.Thread(target=AgentOpsMonitor().record_event, args=("test_passed",))
+        thread.start()
+        thread.join()
+        barrier.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda n: handler({}, SimpleNamespace(aws_request_id=f"request-{n}")), range(2)))
+    inside = [event["request_id"] for event in recorded() if event["type"] == "test_passed"]
+    assert inside == [None, None]
+
+
 def test_a_thread_of_the_only_invocation_belongs_to_it(in_lambda: None, recorded: Any) -> None:
     @monitored
     def handler(event: Any, context: Any) -> None:
