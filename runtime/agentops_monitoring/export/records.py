@@ -15,12 +15,36 @@ def _stretch(event: Event) -> Parts:
     if event.data.get(c.OPERATION_NAME) == c.OPERATION_TOOL:
         return _tool(event)
     error = error_of(event.data)
+    if error and c.REQUEST_MODEL in event.data:
+        return _failed_call(event)
     return Parts(
         label=text(event.data.get("name")) or event.type,
         agentops_kind="task",
         duration_ms=duration_ms(event.data),
         error=error.get("type", "Error") if error else None,
         attributes={c.ERROR_TYPE: error.get("type"), c.AO_OUTPUT: as_json(event.data)},
+    )
+
+
+def _failed_call(event: Event) -> Parts:
+    """A model call without an answer, so without tokens and cost."""
+    data, error = event.data, error_of(event.data)
+    model = text(data.get(c.REQUEST_MODEL)) or "unknown"
+    said = ": ".join(filter(None, (error.get("type", "Error"), error.get("status_code"))))
+    return Parts(
+        label=f"{text(data.get(c.OPERATION_NAME)) or c.OPERATION_CHAT} {model}",
+        kind="client",
+        agentops_kind="llm",
+        duration_ms=duration_ms(data),
+        error=said,
+        attributes={
+            c.OPERATION_NAME: text(data.get(c.OPERATION_NAME)),
+            c.AGENT_NAME: event.agent,
+            c.PROVIDER: text(data.get(c.PROVIDER)),
+            c.REQUEST_MODEL: model,
+            c.ERROR_TYPE: error.get("type", "Error"),
+            c.AO_ERROR_MESSAGE: said,
+        },
     )
 
 

@@ -220,6 +220,31 @@ def test_stretch_of_work_is_the_parent_of_what_is_inside() -> None:
     assert stretch.end_ns - stretch.start_ns == 41 * 1_000_000
 
 
+@pytest.mark.parametrize(("status", "said"), [(429, "anthropic.RateLimitError: 429"), (None, None)])
+def test_model_call_that_failed_is_a_client_span_without_tokens_or_cost(
+    status: int | None, said: str | None
+) -> None:
+    error = {"type": "anthropic.RateLimitError"} | ({"status_code": status} if status else {})
+    data = {
+        "name": "chat claude-opus-4-8", "gen_ai.operation.name": "chat", "duration_ms": 40.5,
+        "gen_ai.request.model": "claude-opus-4-8", "gen_ai.provider.name": "anthropic", "error": error,
+    }  # fmt: skip
+    made = span("span", data)
+    assert (made.name, made.kind) == ("chat claude-opus-4-8", "client")
+    assert made.error == (said or "anthropic.RateLimitError")
+    assert made.end_ns - made.start_ns == 41 * 1_000_000
+    assert made.attributes["agentops.span.kind"] == "llm"
+    assert made.attributes["gen_ai.request.model"] == "claude-opus-4-8"
+    assert made.attributes["gen_ai.provider.name"] == "anthropic"
+    assert made.attributes["error.type"] == "anthropic.RateLimitError"
+    assert not [name for name in made.attributes if "usage" in name or "cost" in name]
+
+
+def test_span_of_an_agents_own_that_names_a_model_is_a_stretch_of_work() -> None:
+    made = span("span", {"name": "ask", "gen_ai.request.model": "m", "error": None})
+    assert (made.name, made.error) == ("ask.task", None)
+
+
 def test_tool_is_told_in_both_vocabularies() -> None:
     data = {
         "gen_ai.operation.name": "execute_tool",
