@@ -286,6 +286,7 @@ def refresh() -> None:
         now = time.monotonic()
         if _read_at is not None and now - _read_at < REFRESH_S:
             return
+        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.session import Session
 
@@ -293,7 +294,9 @@ def refresh() -> None:
 
         try:
             # Not the default session: where an agent writes directly, this is another thread than its own.
-            client: Any = Session().create_client("ssm")
+            # And soon done: a parameter store that does not answer is no reason to lose ingest's time.
+            config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
+            client: Any = Session().create_client("ssm", config=config)
             answer = client.get_parameter(Name=name.removeprefix("ssm:"), WithDecryption=True)
             book.use(parse(answer["Parameter"]["Value"], book.price_book()))
         except OverridesError as error:

@@ -166,12 +166,14 @@ def test_a_wrong_file_is_said_and_leaves_the_book(
 def test_an_agent_never_asks_ssm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTOPS_PRICES", "ssm:/agentops/demo/prices")
     asked: list[Any] = []
-    monkeypatch.setattr("botocore.session.Session.create_client", lambda *given, **_: asked.append(given))
+    monkeypatch.setattr("botocore.session.Session.create_client", lambda *_, **given: asked.append(given))
     assert llm_cost("claude-3-opus", MILLION) == 15
     assert asked == []
     with pytest.raises(AttributeError):  # the stand-in is no client, but it is where a call would be made
         overrides.refresh()
-    assert asked
+    (config,) = [given["config"] for given in asked]
+    # Ingest, which waits for it, has a minute for all that it does.
+    assert config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout) <= 10
 
 
 @mock_aws
