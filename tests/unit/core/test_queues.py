@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from moto import mock_aws
 from agentops_monitoring import AgentOpsMonitor, instrument, monitored
 from agentops_monitoring.instrument import payloads, queues
 
-from .aws_server import Aws
+from .aws_server import Aws, frame
 from .deliveries import eventbridge_event, sns_event, sqs_event, sqs_record
 
 REGION = {"AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -527,6 +528,16 @@ def test_a_synchronous_call_is_carried_whatever_its_payload_is(
     assert [event["type"] for event in recorded()] == ["message_sent"]
 
 
+def test_a_call_with_a_streamed_answer_carries_it_too(aws: Aws, functions: Any, recorded: Any) -> None:
+    aws.answers.clear()
+    aws.answer(frame("InvokeComplete", b"{}"))
+    answer = functions.invoke_with_response_stream(FunctionName="qa", Payload=b"{}")
+    assert [list(each) for each in answer["EventStream"]] == [["InvokeComplete"]]
+    (sent,) = recorded()
+    custom = json.loads(base64.b64decode(aws.raw[-1][2]["X-Amz-Client-Context"]))["custom"]
+    assert json.loads(custom["agentops"])["message_id"] == sent["data"]["message_id"]
+
+
 def test_a_named_durable_execution_keeps_its_payload(aws: Aws, functions: Any, recorded: Any) -> None:
     """The same name and payload start it once; another payload under that name would be an error."""
     functions.invoke(
@@ -587,6 +598,20 @@ def test_a_named_execution_keeps_its_input(states: Any, recorded: Any) -> None:
     assert states.describe_execution(executionArn=started["executionArn"])["input"] == '{"issue": 7}'
     (sent,) = recorded()
     assert "named" in sent["problems"][0]
+
+
+def test_an_execution_that_is_waited_for_carries_it_whatever_its_name(
+    aws: Aws, in_lambda: None, recorded: Any
+) -> None:
+    """An express execution is never the one of before: its name is no key."""
+    instrument.install()
+    aws.answer({"executionArn": f"{MACHINE}:1", "startDate": 1, "stopDate": 2, "status": "SUCCEEDED"})
+    states = hooked().client("stepfunctions", config=Config(inject_host_prefix=False))
+    in_invocation(
+        lambda: states.start_sync_execution(stateMachineArn=MACHINE, name="case-7", input='{"issue": 7}')
+    )
+    receive(json.loads(aws.requests[-1][1]["input"]))
+    check_one_trace(recorded(), "stepfunctions")
 
 
 def test_the_answer_of_a_task_that_was_waited_for(aws: Aws, in_lambda: None, recorded: Any) -> None:
