@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from agentops_monitoring import instrument
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +31,14 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 def no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a boto3 that has not kept the credentials of another test, moto's above all."""
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+
+
+@pytest.fixture(autouse=True)
+def no_instrumentation() -> Iterator[None]:
+    """Take away the hooks that a handler put on clients, a module's while it was collected included."""
+    instrument.uninstall()
+    yield
+    instrument.uninstall()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentops_monitoring import identity, instrument, transport
+from agentops_monitoring import identity, transport
 from agentops_monitoring.instrument import messages
 
 _SETTINGS = ("AGENTOPS_", "AWS_LAMBDA_", "MONITORING_", "_X_AMZN_", "ENVIRONMENT", "EVENT_BUS_NAME")
@@ -21,7 +21,6 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # The other way starts a thread that goes on trying to write, into whatever ledger a later test sets up.
     monkeypatch.setenv("AGENTOPS_TRANSPORT", "stdout")
     yield
-    instrument.uninstall()
     messages.forget_client()
     transport.replace(None)
     identity._forget()
