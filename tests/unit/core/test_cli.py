@@ -201,13 +201,18 @@ def test_an_interruption_is_no_loss(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = left(tmp_path, *lines_of(700))
+    # A background job of a shell that is not interactive, as CI's may be, ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def fault(operation: str) -> None:
         if server.requests.count("TransactWriteItems") > 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     server.fault = fault
-    assert cli.main(["replay"]) == 130
+    try:
+        assert cli.main(["replay"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err
     assert path.exists()
     server.fault = lambda operation: None

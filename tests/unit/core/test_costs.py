@@ -48,7 +48,13 @@ EVENTS_AN_INVOCATION = 1 + 5 + 3 + 1 + 1
 def _run(code: str, path: Path = RUNTIME, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(path), "PATH": os.environ["PATH"], **LAMBDA, **environment},
+        env={
+            "PYTHONPATH": str(path),
+            "PATH": os.environ["PATH"],
+            "PYTHONDONTWRITEBYTECODE": "1",  # in a fresh clone those would be files that are opened
+            **LAMBDA,
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=60,
