@@ -124,6 +124,11 @@ def received(event: object, lambda_context: object = None) -> list[Incoming | No
     list
         One entry a message, None for one without a context that makes sense; empty for what is no message.
     """
+    # What a sender put beside its payload or into it comes first: the payload may be the event that the
+    # sender got itself, with the context of that one in it.
+    single = _of_client(lambda_context) or _of_payload(event)
+    if single is not None:
+        return [single]
     records: object = event if type(event) is list else None
     with suppress(Exception):  # an object that raises when it is looked at
         if _is_mapping(event):
@@ -131,7 +136,7 @@ def received(event: object, lambda_context: object = None) -> list[Incoming | No
     if type(records) is list:
         found = [message_of(record) for record in records]
         return found if any(found) else []
-    single = _of_event(event) or _of_client(lambda_context)
+    single = _of_event(event)
     return [] if single is None else [single]
 
 
@@ -176,18 +181,24 @@ def _of_text(text: object, redelivered: bool) -> Incoming | None:
     body = _json(text)
     if _is_mapping(body) and body.get("Type") == "Notification":
         return _of_sns(body, redelivered)
-    return _of_event(body, redelivered)
+    return _of_payload(body, redelivered) or _of_event(body, redelivered)
+
+
+def _of_payload(event: object, redelivered: bool = False) -> Incoming | None:
+    try:
+        given = event.get(KEY) if _is_mapping(event) else None
+        return _read(given, channel="lambda", redelivered=redelivered)
+    except Exception:  # noqa: BLE001 - an object that raises when it is looked at
+        return None
 
 
 def _of_event(event: object, redelivered: bool = False) -> Incoming | None:
     try:
-        if not _is_mapping(event):
+        detail = event.get("detail") if _is_mapping(event) else None
+        if not _is_mapping(event) or not _is_mapping(detail):
             return None
-        detail = event.get("detail")
-        if _is_mapping(detail) and KEY in detail:
-            kind = event.get("detail-type")
-            return _read(detail[KEY], channel="eventbridge", message_type=kind, redelivered=redelivered)
-        return _read(event.get(KEY), channel="lambda", redelivered=redelivered)
+        kind = event.get("detail-type")
+        return _read(detail.get(KEY), channel="eventbridge", message_type=kind, redelivered=redelivered)
     except Exception:  # noqa: BLE001 - an object that raises when it is looked at
         return None
 

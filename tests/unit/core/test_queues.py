@@ -484,6 +484,34 @@ def test_an_asynchronous_call_carries_it_in_the_payload(
     assert of(recorded(), "message_sent")[0]["data"]["to"] == "qa"
 
 
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event"])
+@pytest.mark.parametrize("shape", ["detail", "records", "payload"])
+def test_an_event_that_is_handed_on_whole_is_a_message_of_its_own(
+    aws: Aws, functions: Any, recorded: Any, kind: str, shape: str
+) -> None:
+    """It has the context of the message that brought it, which is not the one that the next agent gets."""
+    fields = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "message_id": "m1", "from": "manager", "hop": 4}
+    attributes = {"agentops": attribute(json.dumps(fields))}
+    event: Any = {
+        "detail": {"detail-type": "t", "detail": {"agentops": fields}},
+        "records": sqs_event([{"MessageId": "1", "Body": "x", "MessageAttributes": attributes}]),
+        "payload": {"agentops": fields},
+    }[shape]
+
+    @monitored
+    def forward(event: Any, context: Any) -> None:
+        functions.invoke(FunctionName="qa", InvocationType=kind, Payload=json.dumps(event))
+
+    forward(event, context(1))
+    payload, client_context = invoked(aws)
+    receive(json.loads(payload), client_context=client_context and SimpleNamespace(**client_context))
+    (sent,) = of(recorded(), "message_sent")
+    first, second = of(recorded(), "message_received")
+    assert (first["data"]["message_id"], first["data"]["hop"]) == ("m1", 4)
+    assert (second["data"]["message_id"], second["data"]["hop"]) == (sent["data"]["message_id"], 5)
+    assert {event["trace_id"] for event in recorded()} == {"a" * 32}
+
+
 @pytest.mark.parametrize("payload", ["[1]", "7", '"text"', "", "no json", io.BytesIO(b'{"a": 1}')])
 def test_what_is_no_object_goes_as_it_is(aws: Aws, functions: Any, recorded: Any, payload: Any) -> None:
     functions.invoke(FunctionName="qa", InvocationType="Event", Payload=payload)
