@@ -200,7 +200,6 @@ def test_one_case_is_one_trace_whatever_way_it_takes(
 def invoke(team: Team, agent: str, event: Any, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Invoke an agent as its function's process would."""
     monkeypatch.setenv("AGENTOPS_AGENT_NAME", agent)
-    instrument._monitor = None
     monitored(team.handle)(event, SimpleNamespace(aws_request_id=f"request-{number}"))
 
 

@@ -120,6 +120,40 @@ def test_a_process_that_was_frozen_asks_lambda_s_clock(one_second: None, recorde
     assert warning["data"]["remaining_ms"] == 700
 
 
+def test_an_invocation_that_ends_while_its_clock_is_asked_is_not_warned_of(
+    one_second: None, recorded: Any
+) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    class Slow(Clock):
+        def get_remaining_time_in_millis(self) -> Any:
+            if self.asked:
+                asked.set()
+                over.wait(PATIENCE)
+            return super().get_remaining_time_in_millis()
+
+    monitored(lambda event, context: asked.wait(PATIENCE))({}, Slow(1_005, 900))
+    over.set()
+    # The same thread warns of the next one.
+    handler: Any = monitored(lambda event, context: wait_for(lambda: bool(warnings(recorded()))))
+    handler({}, Clock(1_005, 900, request_id="request-2"))
+    assert [event["request_id"] for event in warnings(recorded())] == ["request-2"]
+
+
+def test_a_clock_that_raises_in_the_end_leaves_the_others_watched(one_second: None, recorded: Any) -> None:
+    class Broken(Clock):
+        def get_remaining_time_in_millis(self) -> Any:
+            left = super().get_remaining_time_in_millis()
+            if self.asked > 1:
+                raise OSError
+            return left
+
+    broken = Broken(1_005)
+    monitored(lambda event, context: wait_for(lambda: broken.asked > 1))({}, broken)
+    handler: Any = monitored(lambda event, context: wait_for(lambda: bool(warnings(recorded()))))
+    handler({}, Clock(1_005, 900, request_id="request-2"))
+
+
 @pytest.mark.parametrize(
     ("limit_ms", "configured", "warns_ms"),
     [

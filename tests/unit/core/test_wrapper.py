@@ -192,13 +192,18 @@ def test_endless_recursion_is_told(in_lambda: None, recorded: Any) -> None:
     @monitored
     def handler(event: Any, context: Any) -> Any:
         def down() -> Any:
+            return and_on()
+
+        def and_on() -> Any:
             return down()
 
         return down()
 
     with pytest.raises(RecursionError):
         handler({}, CONTEXT)
-    assert recorded()[-1]["data"]["error"]["type"] == "RecursionError"
+    error = recorded()[-1]["data"]["error"]
+    assert error["type"] == "RecursionError"
+    assert 20 < error["stack"].count("in and_on") + error["stack"].count("in down") <= invocation.MAX_FRAMES
 
 
 def test_a_handler_wrapped_twice_is_recorded_once(in_lambda: None, recorded: Any) -> None:
