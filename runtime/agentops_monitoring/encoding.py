@@ -32,7 +32,13 @@ MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
 """Values within one value: objects that share others again and again can be without end without a cycle."""
 
+CHARACTERS_A_VALUE = 100
+"""Characters of texts that count as one value more: 100 million in all, ten times the longest that a model
+takes. One long text may stand in a thousand places, and what no memory holds would end the agent."""
+
 _LONG = 10**12
+_LONG_TEXT = 256
+"""Characters of a text that the value itself is counted for."""
 _NAMES_CACHED = 4096
 _names: dict[str, str] = {}
 """Keys that are shown, as they stand in the text."""
@@ -103,6 +109,8 @@ def _plain(
             kind = type(item)
             # The most frequent types here, which saves a call for each of them.
             if kind is str:
+                if len(item) > _LONG_TEXT:
+                    left = _less(left, item)
                 pieces.append(name + _quote(item))
             elif kind is int:
                 pieces.append(f"{name}{item}")
@@ -113,6 +121,7 @@ def _plain(
                 pieces.append(name + _plain(item, depth + 1, name_of, left))
         return f"{{{','.join(pieces)}}}"
     if kind is str:
+        _less(left, value)  # type: ignore[arg-type]
         return _quote(value)  # type: ignore[arg-type]
     if kind is list or kind is tuple:
         left = left or [MAX_VALUES]
@@ -127,6 +136,15 @@ def _plain(
     if kind is int or (kind is float and value * 0 == 0):  # type: ignore[operator]
         return repr(value)
     raise _OddError
+
+
+def _less(left: list[int] | None, text: str) -> list[int]:
+    """Count a text."""
+    left = left or [MAX_VALUES]
+    left[0] -= len(text) // CHARACTERS_A_VALUE
+    if left[0] < 0:
+        raise _OddError
+    return left
 
 
 def _shown_name(key: object) -> str:
@@ -183,11 +201,16 @@ class _Renderer:
     def render(self, value: object, depth: int) -> Any:
         self.left -= 1
         if self.left < 0:
-            return f"<more than {MAX_VALUES} values>"
+            return _more()
         try:
             rendered = self._render(value, depth)
         except Exception as error:  # noqa: BLE001 - a __repr__, a property or a field that raises
             return _unprintable(value, error)
+        if type(rendered) is str:
+            room = self.left * CHARACTERS_A_VALUE
+            self.left -= len(rendered) // CHARACTERS_A_VALUE
+            if self.left < 0:
+                rendered = rendered[:room] + _more()
         return _filtered(rendered) if self.redact and redaction.filters else rendered
 
     def _render(self, value: object, depth: int) -> Any:
@@ -195,7 +218,7 @@ class _Renderer:
         if value is None or kind is bool:
             return value
         if issubclass(kind, Enum):
-            return self.render(value.value, depth)  # type: ignore[attr-defined]
+            return self._render(value.value, depth)  # type: ignore[attr-defined]
         if issubclass(kind, str):
             return _text(value)  # type: ignore[arg-type]
         if issubclass(kind, int):
@@ -231,7 +254,10 @@ class _Renderer:
         twins: dict[str, int] = {}
         for key, item in items:
             name = self._key(key, depth)
-            judged = verdict(name) if self.redact and item is not None else CLEAN
+            judged = CLEAN
+            if self.redact and item is not None:
+                # By what stands there, not by what filters leave of it.
+                judged = verdict(_Renderer(False)._key(key, depth) if redaction.filters else name)
             if judged == SECRET or (judged and not isinstance(item, int | float)):
                 content: Any = REDACTED
             else:
@@ -259,12 +285,16 @@ class _Renderer:
         # datetime and its kin, timedelta, pydantic models, numpy's arrays and scalars, UUID, paths
         for method in ("isoformat", "total_seconds", "model_dump", "tolist", "__fspath__"):
             if callable(getattr(kind, method, None)):
-                return self.render(getattr(value, method)(), depth)
+                return self._render(getattr(value, method)(), depth)
         if kind.__name__ == "UUID":
             return str(value)
         if isinstance(value, BaseException):
             return _text(f"{kind.__name__}: {value}")
         return _text(repr(value))
+
+
+def _more() -> str:
+    return f"<more than {MAX_VALUES} values or {MAX_VALUES * CHARACTERS_A_VALUE} characters>"
 
 
 def _filtered(rendered: Any) -> Any:

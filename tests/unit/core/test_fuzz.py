@@ -284,13 +284,38 @@ def test_many_keys_that_become_one_take_no_longer_each(recorded: Any, full_size:
 
 
 @pytest.mark.parametrize("odd", [0, object()], ids=["plain", "rendered"])
+def test_a_text_that_stands_in_a_thousand_places_comes_to_an_end(
+    odd: object, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "MAX_VALUES", 20_000)
+    text = "x" * 500_000
+    for many in (
+        [text] * 1_000,
+        {f"key-{number}": text for number in range(1_000)},
+        {"a": {"b": [text] * 9}},
+    ):
+        AgentOpsMonitor("a").record_event("test_passed", {"first": text, "odd": odd, "many": many})
+    for event in recorded():
+        assert event["data"]["first"] == text
+        assert str(event["data"]).count(text) == 3
+        assert "<more than 20000 values or 2000000 characters>" in str(event["data"])
+
+
+def test_texts_within_the_bound_are_whole(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MAX_VALUES", 20_000)
+    chain = [{"thought": "t" * 190_000} for _ in range(10)]
+    AgentOpsMonitor("a").record_decision(decision_type="d", reasoning_chain=chain)
+    assert recorded()[0]["data"]["reasoning_chain"] == chain
+
+
+@pytest.mark.parametrize("odd", [0, object()], ids=["plain", "rendered"])
 def test_objects_that_share_others_come_to_an_end(
     odd: object, recorded: Any, monkeypatch: pytest.MonkeyPatch, full_size: bool
 ) -> None:
     """Two to the power of ninety leaves, without any cycle: only a bound on their number ends this."""
     if not full_size:
         monkeypatch.setattr(encoding, "MAX_VALUES", 5_000)
-    said = f"<more than {encoding.MAX_VALUES} values>"
+    said = f"<more than {encoding.MAX_VALUES} values or "
     doubled: Any = odd
     for _ in range(90):
         doubled = [doubled, doubled]

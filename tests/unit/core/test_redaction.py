@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime
+from enum import Enum
+from pathlib import PurePosixPath
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -189,6 +193,31 @@ def test_a_function_that_fails_hides_the_text(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "private" not in said
+
+
+def test_keys_are_judged_by_what_stands_there_not_by_what_filters_leave(
+    recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOPS_REDACT", "email")
+    monitor = AgentOpsMonitor("a")
+    monitor.record_event("test_passed", {"password-bob@example.com": 1234, "tokens-bob@example.com": 5})
+    redaction.use(raising)
+    monitor.record_event("test_passed", {"password": 1234, "count": 5})
+    for event in recorded():
+        assert event["data"] == {HIDDEN: HIDDEN, f"{HIDDEN} (2)": 5}
+
+
+def test_each_text_passes_a_function_once(recorded: Any) -> None:
+    redaction.use(lambda text: f"<{text}>")
+    values = ["x", Kind.FIRST, PurePosixPath("p"), datetime(2026, 11, 22), UUID(int=1), b"b", ValueError("e")]
+    AgentOpsMonitor("a").record_event("test_passed", {"values": values})
+    shown = recorded()[0]["data"]["<values>"]
+    assert shown[:4] == ["<x>", "<first>", "<p>", "<2026-11-22T00:00:00>"]
+    assert [text[:2].count("<") for text in shown] == [1] * len(values)
+
+
+class Kind(Enum):
+    FIRST = "first"
 
 
 def test_a_function_that_records_does_not_call_itself(recorded: Any) -> None:
