@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sized
 
-from agentops_monitoring.encoding import render
+from agentops_monitoring.encoding import encode, render
 from agentops_monitoring.event_types import CUSTOM_EVENT
 from agentops_monitoring.settings import DEFAULT_AGENT_NAME
 
@@ -21,6 +21,8 @@ MAX_STEPS = 10_000
 MAX_TAGS = 32
 MAX_TAG = 256
 """Characters of a tag's name and of its value: tags stand in every line."""
+MAX_TAGS_BYTES = 8_000
+"""All tags as they stand in a line, those of outer contexts included."""
 
 _MAX_SHOWN = 300
 _STEP_TEXTS = ("thought", "action", "observation")
@@ -175,17 +177,34 @@ def tags(given: object, problems: list[str]) -> dict[str, object] | None:
         problems.append(f"tags cannot be read: {rendered}")
         return None
     kept: dict[str, object] = {}
+    wrong: list[str] = []
     for name, value in rendered.items():
-        if len(kept) == MAX_TAGS:
-            problems.append(f"tags are {len(rendered)}, {MAX_TAGS} at most are kept")
-            break
         if type(value) in (list, dict):
-            problems.append(f"tag {shown(name)} is {shown(value)}, neither text nor number")
+            wrong.append(f"tag {shown(name)} is {shown(value)}, neither text nor number")
             value = shown(value)
         if len(name) > MAX_TAG or (type(value) is str and len(value) > MAX_TAG):
-            problems.append(f"tag {shown(name)} is longer than {MAX_TAG} characters")
+            wrong.append(f"tag {shown(name)} is longer than {MAX_TAG} characters")
             value = value[:MAX_TAG] if type(value) is str else value
         kept[name[:MAX_TAG]] = value
+        if len(kept) > MAX_TAGS:  # enough to say so
+            break
+    joined = joined_tags({}, kept, problems)
+    problems += wrong
+    return joined
+
+
+def joined_tags(
+    outer: Mapping[str, object], inner: Mapping[str, object], problems: list[str]
+) -> dict[str, object]:
+    """Return the tags of a context in another; where there is no room for all, its own come first."""
+    kept: dict[str, object] = {}
+    room = MAX_TAGS_BYTES
+    for name, value in {**inner, **{name: outer[name] for name in outer if name not in inner}}.items():
+        room -= len(encode({name: value}))
+        if room < 0 or len(kept) == MAX_TAGS:
+            problems.append(f"tags are too many: {MAX_TAGS} at most, in {MAX_TAGS_BYTES} bytes, are kept")
+            break
+        kept[name] = value
     return kept
 
 

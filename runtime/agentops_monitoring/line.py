@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 60_000
 """Lambda cuts a line of stdout at 256 kB, in cases at 64 kB."""
 
+MAX_PROBLEMS_BYTES = 8_000
+"""What was wrong stands in each part of an event that takes several lines."""
+
 VERSION = 1
 _MIN_CHUNK = 10_000
 _HEADS_CACHED = 256
@@ -79,7 +82,7 @@ class LineRenderer:
         ms = str(time_ns() // 1_000_000 if at_ms is None else at_ms)
         second, spelled = _second
         at = f"{spelled if second == ms[:-3] else _spelled(ms[:-3])}{ms[-3:]}Z"
-        noted = f'"problems":{encode(problems)},' if problems else ""
+        noted = f'"problems":{_noted(problems)},' if problems else ""
         payload = encode(data)
         # In one expression: putting the same line together in steps takes twice as long.
         line = (
@@ -125,6 +128,21 @@ class LineRenderer:
         if len(self._heads) < _HEADS_CACHED:
             self._heads[kind] = head
         return head
+
+
+def _noted(problems: list[str]) -> str:
+    """Encode what was wrong; what has no room is counted."""
+    text = encode(problems)
+    if len(text) <= MAX_PROBLEMS_BYTES:
+        return text
+    kept: list[str] = []
+    room = MAX_PROBLEMS_BYTES - 50
+    for problem in problems:
+        room -= len(encode(problem)) + 1
+        if room < 0:
+            break
+        kept.append(problem)
+    return encode([*kept, f"and {len(problems) - len(kept)} more problems"])
 
 
 def _parts(front: str, further: str, payload: str) -> list[str]:

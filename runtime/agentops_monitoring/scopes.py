@@ -139,7 +139,7 @@ def tool_data(
 class Belonging(Scope):
     """Says for whom, in which conversation and with which tags the events inside are recorded."""
 
-    __slots__ = ("_session_id", "_tags", "_user_id")
+    __slots__ = ("_monitor", "_session_id", "_tags", "_user_id")
 
     def __init__(self, monitor: AgentOpsMonitor, user_id: object, session_id: object, tags: object) -> None:
         super().__init__()
@@ -147,6 +147,7 @@ class Belonging(Scope):
         self._user_id = arguments.belonging("user_id", user_id, problems)
         self._session_id = arguments.belonging("session_id", session_id, problems)
         self._tags = arguments.tags(tags, problems)
+        self._monitor = monitor
         monitor.note(problems)
 
     def __enter__(self) -> TraceContext:
@@ -154,7 +155,12 @@ class Belonging(Scope):
         return self.context
 
     def _within(self, context: TraceContext) -> TraceContext:
-        return context.belonging_to(self._user_id, self._session_id, self._tags)
+        tags = self._tags
+        if tags and context.tags:
+            problems: list[str] = []
+            tags = arguments.joined_tags(context.tags, tags, problems)
+            self._monitor.note(problems)
+        return context.belonging_to(self._user_id, self._session_id, tags)
 
 
 class Workflow(Belonging):

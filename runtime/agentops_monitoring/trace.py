@@ -134,12 +134,10 @@ class TraceContext:
         session_id: str | None = None,
         tags: Mapping[str, object] | None = None,
     ) -> TraceContext:
-        """Return the same context for a user, a session and further tags; what is None stays as it was."""
+        """Return the same context for a user, a session and all their tags; what is None stays as it was."""
         inner = self.within(self.span_id)
         if user_id or session_id or tags:
-            inner._belong(
-                user_id or self.user_id, session_id or self.session_id, {**(self.tags or {}), **(tags or {})}
-            )
+            inner._belong(user_id or self.user_id, session_id or self.session_id, tags or self.tags)
         return inner
 
 

@@ -53,9 +53,46 @@ def test_ids_and_tags_of_any_size_leave_the_line_within_its_limit(recorded: Any)
     first, second = recorded()
     assert first["user_id"] != second["user_id"]
     assert len(first["user_id"]) == 256
-    assert len(first["tags"]) == 32
+    assert len(first["tags"]) == 15
     assert "32 at most" in " ".join(first["problems"])
     assert "longer than 256" in " ".join(first["problems"])
+
+
+def test_tags_of_any_script_and_depth_leave_the_line_within_its_limit(recorded: Any) -> None:
+    monitor = AgentOpsMonitor("a")
+    with monitor.context(tags={f"{number}{'漢' * 255}": "字" * 256 for number in range(32)}):
+        monitor.record_event("test_passed", {"big": "x" * 100_000})
+    with ExitStack() as stack:
+        for level in range(100):
+            tags = {f"{level}-{number}": "v" * 100 for number in range(8)}
+            stack.enter_context(monitor.context(tags=tags))
+        monitor.record_event("test_passed")
+    first, second = recorded()  # which refuses lines that are longer
+    assert first["tags"]
+    assert "32 at most" in " ".join(second["problems"])
+    assert len(second["tags"]) == 32
+    assert second["tags"].keys() >= tags.keys()
+
+
+def test_tags_that_no_longer_fit_are_a_wrong_argument(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTOPS_STRICT", "1")
+    monitor = AgentOpsMonitor("a")
+    outside = where_now(monitor)
+    with monitor.context(tags={f"a{number}": 1 for number in range(32)}):
+        for scope in (monitor.context(tags={"b": 1}), monitor.workflow("w", tags={"b": 1})):
+            with pytest.raises(ValueError, match="32 at most"), scope:
+                pass
+    assert where_now(monitor) == outside
+
+
+def test_what_was_wrong_leaves_the_line_within_its_limit(recorded: Any) -> None:
+    monitor = AgentOpsMonitor("a")
+    for _ in range(15):
+        monitor.context(user_id={"\U0001f600" * 300: 1}, session_id=["漢" * 300])  # type: ignore[arg-type]
+    monitor.record_event("test_passed", {"big": "x" * 100_000})
+    (event,) = recorded()
+    assert "user_id" in event["problems"][0]
+    assert event["problems"][-1] == f"and {30 + 2 - len(event['problems']) - 15} more problems"
 
 
 @pytest.mark.parametrize(
