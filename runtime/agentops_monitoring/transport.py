@@ -52,6 +52,7 @@ class StdoutTransport:
         # Re-entrant, since a signal's handler may record while its own thread writes.
         self._lock = RLock()
         self._forking = 0
+        self._late: list[str] = []
 
     def write(self, lines: Sequence[str]) -> None:
         """Write each line with a single call, and flush: Lambda may freeze or kill the process any time."""
@@ -73,10 +74,39 @@ class StdoutTransport:
                     for line in lines:
                         buffer.write(line.encode())
                     buffer.flush()
+            except RuntimeError as error:
+                self._put_off(lines, error)
             finally:
                 lock.release()
+                if self._late:
+                    self._catch_up()
         except Exception:  # noqa: BLE001 - a closed or broken stdout must not reach the agent
             self.lost += len(lines)
+
+    def _put_off(self, lines: Sequence[str], error: RuntimeError) -> None:
+        # A signal's handler records in the midst of its own thread's write, which can't be entered twice.
+        if "reentrant" not in str(error):
+            raise error
+        if not self._late:
+            from atexit import register, unregister
+
+            unregister(self._catch_up)
+            register(self._catch_up)
+        self._late += lines
+
+    def _catch_up(self) -> None:
+        """Write what was put off, unless this is still in the midst of that write."""
+        with self._lock:
+            late, self._late = self._late, []
+            try:
+                buffer = self._buffer or sys.stdout.buffer
+                for line in late:
+                    buffer.write(line.encode())
+                buffer.flush()
+            except RuntimeError:
+                self._late = late + self._late
+            except Exception:  # noqa: BLE001 - as in `write`
+                self.lost += len(late)
 
     def _look_behind(self, stdout: Any) -> None:
         """Find the buffer of a stdout that is of Python's own kind.

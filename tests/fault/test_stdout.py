@@ -323,6 +323,43 @@ for index in range(50):
     assert len({event.id for event in batch.events} | {part.event.id for part in batch.parts}) == 100
 
 
+def test_handlers_of_signals_record_in_the_midst_of_a_write(tmp_path: Path) -> None:
+    code = (
+        FAMILY
+        + """
+import signal
+made = 0
+
+def on_signal(*_):
+    global made
+    made += 1
+    monitor.record_event("test_failed", {"made": made})
+    if made == 300:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.exit()  # as a handler of SIGTERM does, perhaps with the last event put off
+
+signal.signal(signal.SIGALRM, on_signal)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+while True:
+    # Larger than the pipe: the write waits for the reader, and there the signals come.
+    monitor.record_event("test_passed", {"text": "x" * 50_000})
+"""
+    )
+    script = tmp_path / "signals.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script)], env=_environment(), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    received = bytearray()
+    while piece := os.read(process.stdout.fileno(), 1 << 16):
+        received += piece
+        time.sleep(0.001)
+    process.stdout.close()
+    assert process.wait() == 0
+    events = read_lines(received.decode().splitlines(), "a process").events
+    made = [event.data["made"] for event in events if event.type == "test_failed"]
+    assert sorted(made) == list(range(1, 301))
+
+
 @pytest.mark.parametrize("how", ["contextlib", "powertools", "replaced", "closed", "none"])
 def test_wherever_stdout_leads_the_line_goes_there(how: str, tmp_path: Path) -> None:
     closed = "open(os.devnull)"  # for reading
