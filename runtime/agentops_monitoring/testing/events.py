@@ -169,6 +169,8 @@ class Events(Sequence[Event]):
         """Forget what was recorded so far."""
         self._all()
         self._read.clear()
+        del self.lines[: self._lines_read]
+        self._lines_read = 0
 
     def __str__(self) -> str:
         events = self._all()

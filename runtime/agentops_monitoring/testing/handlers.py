@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 _REGION, _ACCOUNT = "us-east-1", "123456789012"
 
@@ -69,8 +69,7 @@ def invoke(
     """
     from agentops_monitoring.wrapper import monitored
 
-    named = {} if agent_name is None else {"AGENTOPS_AGENT_NAME": agent_name}
-    with mock.patch.dict(os.environ, named):
+    with _variable("AGENTOPS_AGENT_NAME", agent_name):
         answer = monitored(handler)(event, LambdaContext() if context is None else context)
     if hasattr(answer, "__await__"):
         import asyncio
@@ -80,6 +79,21 @@ def invoke(
         except RuntimeError:
             return asyncio.run(_awaited(answer))
     return answer
+
+
+@contextmanager
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """Set one variable of the environment, and leave the others as the handler does; None sets nothing."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ.pop(name, None)
+            if before is not None:
+                os.environ[name] = before
 
 
 async def _awaited(answer: Any) -> Any:

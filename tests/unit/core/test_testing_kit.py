@@ -138,6 +138,7 @@ def test_what_was_found_is_told_where_it_is_not_what_was_expected() -> None:
             events.one("issue_detected")
         events.clear()
         assert str(events) == "no events"
+        assert events.lines == []
         monitor.record_event("test_passed")
         assert events[-1].type == events.one("test_passed").type == "test_passed"
         assert [event.type for event in events[0:]] == ["test_passed"]
@@ -243,6 +244,22 @@ def test_a_retry_has_the_same_request_and_the_first_of_a_test_starts_cold() -> N
         assert first.workflow_id == second.workflow_id
         assert (first.data["cold_start"], second.data["cold_start"]) == (True, False)
     assert LambdaContext(timeout_ms=0).get_remaining_time_in_millis() == 0
+
+
+def test_what_a_handler_sets_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTOPS_AGENT_NAME", "outer")
+    monkeypatch.setenv("SET_BY_HANDLER", "before")
+    seen = []
+
+    def handler(event: Any, context: Any) -> None:
+        os.environ["SET_BY_HANDLER"] = "inside"
+        seen.append(os.environ["AGENTOPS_AGENT_NAME"])
+
+    with capture_events():
+        invoke(handler, agent_name="inner")
+        invoke(handler)
+    assert seen == ["inner", "outer"]
+    assert os.environ["SET_BY_HANDLER"] == "inside"
 
 
 def test_threads_and_tasks_are_captured() -> None:
