@@ -64,7 +64,12 @@ def monitor() -> AgentOpsMonitor:
     if _monitor is None:
         from agentops_monitoring.monitor import AgentOpsMonitor
 
-        _monitor = AgentOpsMonitor()
+        try:
+            _monitor = AgentOpsMonitor()
+        except ValueError:  # in strict mode: for the agent's own monitor to say, not for its calls
+            from agentops_monitoring import arguments, settings
+
+            _monitor = AgentOpsMonitor(arguments.agent_name(settings.load().agent_name))
     return _monitor
 
 

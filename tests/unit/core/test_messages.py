@@ -261,6 +261,20 @@ def test_a_context_that_even_the_raised_limit_does_not_take_stays_away(
     assert set(json.loads(sent_entries(aws)[0]["Detail"])) == {"text"}
 
 
+def test_a_name_that_strict_mode_refuses_is_no_error_of_the_agents_calls(
+    aws: Aws, events: Any, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOPS_STRICT", "1")
+    monkeypatch.setenv("AGENTOPS_AGENT_NAME", "the\nengineer")
+    with pytest.raises(ValueError, match="agent_name"):
+        AgentOpsMonitor()
+    aws.answer(TAKEN)
+    events.put_events(Entries=[entry({})])
+    aws.answer({"usage": {"inputTokens": 1, "outputTokens": 2}})
+    boto3.session.Session().client("bedrock-runtime").converse(modelId="m", messages=[])
+    assert [event["agent"] for event in recorded()] == ["the_engineer"] * 2
+
+
 def test_wrong_entries_are_botocores_business(aws: Aws, events: Any, recorded: Any) -> None:
     from botocore.exceptions import ParamValidationError
 
