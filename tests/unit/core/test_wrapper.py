@@ -479,9 +479,14 @@ def test_the_decorator_with_a_name_takes_what_the_bare_one_takes(
     class Handlers:
         handle: Any = monitored(agent_name="planner")(wrap(lambda *arguments: arguments[-2]))
 
+    @monitored(agent_name="planner")
+    class Handler:
+        def __call__(self, event: Any, context: Any) -> Any:
+            return event
+
     handlers: Any = Handlers()
-    assert handlers.handle({"a": 1}, CONTEXT) == {"a": 1}
-    assert [event["agent"] for event in recorded()] == ["planner"] * 2
+    assert handlers.handle({"a": 1}, CONTEXT) == Handler()({"a": 1}, CONTEXT) == {"a": 1}
+    assert [event["agent"] for event in recorded()] == ["planner"] * 4
 
 
 def test_a_model_call_is_of_the_agent_that_made_it(aws: Aws, in_lambda: None, recorded: Any) -> None:
