@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring.export import backend
@@ -99,6 +99,7 @@ def test_what_cannot_be_completed_now_is_repeated() -> None:
     assert outcome.problems == ("table is busy",)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=0, max_value=3_000_000), max_size=700))
 def test_requests_cover_everything_in_order_within_limits(sizes: list[int]) -> None:
     parts = list(chunks(sizes))

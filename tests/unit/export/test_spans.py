@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring.event_types import RECORDS, AgentEventType
@@ -38,6 +38,7 @@ def test_invocation_is_one_span_that_begins_when_it_began() -> None:
     assert root.resource["deployment.environment.name"] == "test"
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=900_000), st.integers(min_value=0, max_value=999_999))
 def test_nothing_inside_an_invocation_starts_before_it(duration_ms: float, nanoseconds: int) -> None:
     """`at` is cut to milliseconds, `duration_ms` is not: the root must still come first."""
@@ -193,6 +194,7 @@ known_keys = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([str(type_) for type_ in (*AgentEventType, *RECORDS) if type_ != "invocation_started"]),
     st.dictionaries(known_keys, json_values, max_size=6),
