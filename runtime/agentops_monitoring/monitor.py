@@ -390,8 +390,8 @@ class AgentOpsMonitor(Recorder):
         user_id, session_id
             Yours, of 256 characters at most; longer ones are shortened, distinct. None keeps the outer one.
         tags
-            Texts, numbers and truth values by name, 32 at most, of 256 characters at most; they join the
-            outer ones.
+            Texts, numbers and truth values by name, of 256 characters at most; they join the outer ones. In
+            all 32 at most, in 8,000 bytes, are kept.
 
         Raises
         ------
