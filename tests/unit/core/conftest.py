@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentops_monitoring import transport
+from agentops_monitoring import instrument, transport
 from agentops_monitoring.testing import capture_events
 
 from .aws_server import Aws, aws_server
@@ -145,3 +145,16 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     with aws_server() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         yield server
+
+
+@pytest.fixture
+def moto(monkeypatch: pytest.MonkeyPatch, in_lambda: None, recorded: Any) -> Iterator[None]:
+    """AWS in this process, with our hooks on its clients."""
+    from moto import mock_aws
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        instrument.install()
+        yield
