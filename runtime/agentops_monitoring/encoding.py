@@ -39,6 +39,8 @@ takes. One long text may stand in a thousand places, and what no memory holds wo
 _LONG = 10**12
 _LONG_TEXT = 256
 """Characters of a text that the value itself is counted for."""
+_FEW = 16
+"""Fields of an event whose own texts nobody counts, to save the time."""
 _NAMES_CACHED = 4096
 _names: dict[str, str] = {}
 """Keys that are shown, as they stand in the text."""
@@ -99,6 +101,8 @@ def _plain(
             left[0] -= len(value)  # type: ignore[arg-type]
             if depth > MAX_DEPTH or left[0] < 0:
                 raise _OddError
+        elif len(value) > _FEW:  # type: ignore[arg-type]
+            left = [MAX_VALUES]
         pieces = []
         # A copy: another thread may take a key out and put it back, and then it comes twice.
         for key, item in value.copy().items():  # type: ignore[attr-defined]
@@ -109,8 +113,8 @@ def _plain(
             kind = type(item)
             # The most frequent types here, which saves a call for each of them.
             if kind is str:
-                if len(item) > _LONG_TEXT:
-                    left = _less(left, item)
+                if left is not None and len(item) > _LONG_TEXT:
+                    _less(left, item)
                 pieces.append(name + _quote(item))
             elif kind is int:
                 pieces.append(f"{name}{item}")
@@ -121,7 +125,8 @@ def _plain(
                 pieces.append(name + _plain(item, depth + 1, name_of, left))
         return f"{{{','.join(pieces)}}}"
     if kind is str:
-        _less(left, value)  # type: ignore[arg-type]
+        if left is not None:
+            _less(left, value)  # type: ignore[arg-type]
         return _quote(value)  # type: ignore[arg-type]
     if kind is list or kind is tuple:
         left = left or [MAX_VALUES]
@@ -138,13 +143,11 @@ def _plain(
     raise _OddError
 
 
-def _less(left: list[int] | None, text: str) -> list[int]:
+def _less(left: list[int], text: str) -> None:
     """Count a text."""
-    left = left or [MAX_VALUES]
     left[0] -= len(text) // CHARACTERS_A_VALUE
     if left[0] < 0:
         raise _OddError
-    return left
 
 
 def _shown_name(key: object) -> str:

@@ -60,21 +60,22 @@ class Process:
         self.fields = f'"proof":"{proof_of(self.nonce, log_stream)}"' if log_stream else '"proof":null'
 
 
-_process: Process | None = None
+drawn: Process | None = None
+"""This process's identity; None until the first need of it. Read it, and ask `process` where it is None."""
 _lock = allocate_lock()
 
 
 def process() -> Process:
     """Return this process's identity, drawn at the first need of it."""
-    return _process or _draw()
+    return drawn or _draw()
 
 
 def _draw() -> Process:
-    global _process
+    global drawn
     with _lock:
-        if _process is None:
-            _process = Process()
-        return _process
+        if drawn is None:
+            drawn = Process()
+        return drawn
 
 
 def new_span_id() -> str:
@@ -89,9 +90,9 @@ def process_workflow_id() -> str:
 
 def _forget() -> None:
     """Make the next event draw a new nonce: a clone that went on counting would look like a redelivery."""
-    global _process, _lock
+    global drawn, _lock
     _lock = allocate_lock()
-    _process = None
+    drawn = None
 
 
 os.register_at_fork(after_in_child=_forget)

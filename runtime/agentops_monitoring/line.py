@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from time import gmtime, strftime, time_ns
 
-from agentops_monitoring import event_metrics
+from agentops_monitoring import event_metrics, identity
 from agentops_monitoring.encoding import encode, encode_text
 from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, RECORDS
-from agentops_monitoring.identity import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class LineRenderer:
         before_ms, before_time, before_id, before_id_of_part, before_at = self._heads.get(kind) or self._head(
             kind
         )
-        us = process()
+        us = identity.drawn or identity.process()
         number = next(us.events)
         event_id = f"{us.nonce}-{number}"
         if span_id is None:
