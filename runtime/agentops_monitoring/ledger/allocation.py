@@ -135,8 +135,7 @@ class Invocation:
         if entry.kind == _CALL:
             self.touches.add((_hour(entry.at_ms), schema.TYPES))
         elif entry.place is not None:
-            agent = schema.agent_key(entry.place.agent)
-            self.touches |= {(_hour(run.at_ms), agent) for run in self._runs.values()}
+            self.touches |= self.touched_by_start(entry.place.agent)
 
     def has_report(self, report: Report) -> bool:
         """Whether a report is in the state already."""
@@ -176,8 +175,16 @@ class Invocation:
             for bucket in (hour, _day(hour))
             for name in (schema.TOTAL, schema.TYPES, schema.agent_key(run.agent))
         }
-        places = [entry.place for entry in self._entries.values() if entry.place]
-        self.touches |= {(hour, schema.agent_key(place.agent)) for place in places}
+        self.touches |= self.touched_by_report(run.at_ms)
+
+    def touched_by_start(self, agent: str) -> set[Key]:
+        """Return the counters of failures that may become this agent's once its start is added."""
+        return {(_hour(run.at_ms), schema.agent_key(agent)) for run in self._runs.values()}
+
+    def touched_by_report(self, at_ms: int) -> set[Key]:
+        """Return the counters of agents whose failure a report may tell of once it is added."""
+        agents = {entry.place.agent for entry in self._entries.values() if entry.place}
+        return {(_hour(at_ms), schema.agent_key(agent)) for agent in agents}
 
     @property
     def most_failures(self) -> int:

@@ -69,9 +69,12 @@ class Plan:
         workflow_key = schema.workflow_pk(event.workflow_id)
         if self._state(workflow_key, Workflow).changes(event):  # type: ignore[union-attr]
             touched.append((workflow_key, Workflow))
-        if event.request_id is not None and Invocation.concerns(event):
-            touched.append((schema.invocation_pk(self._stream, event.request_id), Invocation))
         counters = set(written.increments)
+        if event.request_id is not None and Invocation.concerns(event):
+            key = schema.invocation_pk(self._stream, event.request_id)
+            touched.append((key, Invocation))
+            if event.type == AgentEventType.INVOCATION_STARTED:
+                counters |= self._state(key, Invocation).touched_by_start(event.agent)  # type: ignore[union-attr]
         receipt = receipt_key(event)
         if receipt is not None and self._state(receipt, Receipt).changes(event):  # type: ignore[union-attr]
             touched.append((receipt, Receipt))
@@ -102,7 +105,8 @@ class Plan:
             self.repeated_reports += 1
             return True
         at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
-        if not self._try(0, 0, set(), at, [(key, Invocation)], report):
+        counters = self._state(key, Invocation).touched_by_report(report.at_ms)  # type: ignore[union-attr]
+        if not self._try(0, 0, counters, at, [(key, Invocation)], report):
             return False
         self._changing(key, Invocation).add_report(report)  # type: ignore[union-attr]
         self.reports.append(report)

@@ -214,13 +214,16 @@ class Strict(FakeDynamoDB):
         return super().transact_write_items(**arguments)
 
 
-def test_what_comes_beside_the_events_has_room_in_their_transaction() -> None:
+@pytest.mark.parametrize("start_first", [True, False])
+def test_what_comes_beside_the_events_has_room_in_their_transaction(start_first: bool) -> None:
+    """A handler may go by another name than its function: each failure counts for an agent of its own."""
     lines = []
     for number in range(60):
         request = f"request-{number}"
-        start = event(number, "invocation_started", request_id=request)
+        start = event(number, "invocation_started", request_id=request, agent=f"name{number}")
         ended = report(1000 + number)
-        lines += [start, ended._replace(message=ended.message.replace(REQUEST, request))]
+        pair = [start, ended._replace(message=ended.message.replace(REQUEST, request))]
+        lines += pair if start_first else pair[::-1]
         told = {"from": f"a{number}", "to": "manager", "message_id": f"m{number}", "latency_ms": 1}
         lines.append(event(100 + number, "message_received", told, request_id=None))
     client = Strict()
@@ -228,6 +231,8 @@ def test_what_comes_beside_the_events_has_room_in_their_transaction() -> None:
     found = LedgerReader(client, TABLES, shards=2)
     assert len(found.events_of_type("invocation_failed", NOW, NOW.replace(hour=23))) == 60
     assert len(found.last(1, NOW).flows) == 60
+    agents = found.last(1, NOW).agents
+    assert [agents[f"name{n}"].by_type["invocation_failed"] for n in range(60)] == [1] * 60
 
 
 def test_what_was_taken_back_whole_is_not_shown() -> None:
