@@ -114,6 +114,17 @@ class Recorded(transport.StdoutTransport):
                 self.stream.write(line)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def models_read_once() -> Iterator[None]:
+    """Every session of boto3 would read the services' models anew, which takes longer than what is tested."""
+    from botocore import loaders, session
+
+    with pytest.MonkeyPatch.context() as patch:
+        loader = loaders.create_loader()
+        patch.setattr(session, "create_loader", lambda search_path_string=None: loader)
+        yield
+
+
 @pytest.fixture
 def recorded() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Yield a function that returns the events recorded so far, read by the independent reader."""

@@ -301,6 +301,15 @@ def test_a_text_that_stands_in_a_thousand_places_comes_to_an_end(
         assert "<more than 5000 values or 500000 characters>" in str(event["data"])
 
 
+def test_one_text_beyond_the_bound_is_kept_as_far_as_it_fits(
+    recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "MAX_VALUES", 5_000)
+    AgentOpsMonitor("a").record_event("test_passed", {"texts": ["x" * 600_000]})
+    (shown,) = recorded()[0]["data"]["texts"]
+    assert 499_000 < shown.count("x") <= 500_000
+
+
 def test_texts_within_the_bound_are_whole(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "MAX_VALUES", 20_000)
     chain = [{"thought": "t" * 190_000} for _ in range(10)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -181,3 +182,23 @@ def test_level_names(
     monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", named)
     AgentOpsMonitor("a").record_event("test_passed")
     assert strict_json(capsys.readouterr().out)["level"] == level
+
+
+def test_names_without_end_take_no_memory_without_end() -> None:
+    class Nowhere:
+        def write(self, lines: object) -> None:
+            pass
+
+    transport.replace(Nowhere())
+    monitor = AgentOpsMonitor("a")
+    try:
+        for number in range(5_000):
+            monitor.record_event(f"type_{number}", {f"key_{number}": 1})
+        tracemalloc.start()
+        for number in range(5_000, 8_000):
+            monitor.record_event(f"type_{number}", {f"key_{number}": 1})
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        transport.replace(None)
+    assert kept < 100_000
