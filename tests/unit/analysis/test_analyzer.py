@@ -260,6 +260,25 @@ def test_messages_that_name_no_receiver_make_flows_and_loops_as_well(named: bool
     ]
 
 
+def test_a_loop_that_goes_on_without_naming_receivers_was_found_before() -> None:
+    ledger = Ledger()
+    for index in range(LOOP_MESSAGES + 1):
+        at = NOW - timedelta(minutes=40 if index < LOOP_MESSAGES else 20)
+        ledger.hand("engineer", "qa", f"x{index}", named=False, workflow="circle", at=at)
+    ledger.settle()
+    slices = [NOW - timedelta(minutes=minutes) for minutes in (45, 30, 10)]
+    assert [len(find(ledger.reader, a, b)) for a, b in itertools.pairwise(slices)] == [1, 0]
+
+
+def test_a_loop_is_found_though_its_messages_came_in_two_slices() -> None:
+    ledger = Ledger()
+    for index in range(LOOP_MESSAGES):
+        at = NOW - timedelta(minutes=40 if index % 2 else 20)
+        ledger.hand("engineer", "qa", f"x{index}", named=False, workflow="circle", at=at)
+    ledger.settle()
+    assert len(find(ledger.reader, NOW - timedelta(minutes=30), NOW - timedelta(minutes=10))) == 1
+
+
 def test_messages_without_an_id_are_nobodys_loop() -> None:
     ledger = Ledger()
     at = NOW - timedelta(minutes=20)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local.report import recount
@@ -44,6 +44,7 @@ def test_another_environments_groups_are_left_alone() -> None:
     assert recount.sources(FakeLogs({"/g": [qa()]}, environment="other"), "demo") == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 900_000), st.integers(128, 10_240)), max_size=12))
 def test_compute_is_the_exact_sum_of_both_forms_of_report(bills: list[tuple[int, int]]) -> None:
     process = qa()
@@ -53,6 +54,21 @@ def test_compute_is_the_exact_sum_of_both_forms_of_report(bills: list[tuple[int,
     units = sum(billed_ms * memory_mb for billed_ms, memory_mb in bills) * 133_334
     expected = Decimal(units) / Decimal(10**10 * 1000 * 1024) + Decimal("0.0000002") * len(bills)
     assert sum(count(process).compute_usd.values(), Decimal(0)) == expected
+
+
+def test_what_was_taken_back_is_no_event() -> None:
+    class Client:
+        def get_paginator(self, _name: str) -> Client:
+            return self
+
+        def paginate(self, **asked: Any) -> list[dict[str, Any]]:
+            keys = [("WF#1", "t#n-1"), ("WF#1", "t#report-1"), ("OUTCOME#d", "t#n-2")]
+            items = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in keys]
+            items[1]["withdrawn"] = {"BOOL": True}  # type: ignore[dict-item]
+            names = asked["ProjectionExpression"].split(", ")
+            return [{"Items": [{k: v for k, v in item.items() if k in names} for item in items]}]
+
+    assert recount.table_keys(Client(), "t") == Counter(["n-1"])
 
 
 def test_what_a_model_prints_does_not_count() -> None:
