@@ -246,6 +246,23 @@ def test_a_retry_has_the_same_request_and_the_first_of_a_test_starts_cold() -> N
     assert LambdaContext(timeout_ms=0).get_remaining_time_in_millis() == 0
 
 
+def test_a_test_knows_nothing_of_invocations_and_messages_before_it() -> None:
+    carried = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "message_id": "m-1"}
+    message = {"detail-type": "patch.ready", "source": "mine", "detail": {"agentops": carried}}
+
+    def seen(events: Events) -> list[Any]:
+        invoke(lambda event, context: None, message)
+        started, received = events.of_type("invocation_started"), events.of_type("message_received")
+        return [started[-1].data["cold_start"], received[-1].data.get("redelivered", False)]
+
+    with capture_events() as outer:
+        assert seen(outer) == [True, False]
+        assert seen(outer) == [False, True]
+        with capture_events() as inner:
+            assert seen(inner) == [True, False]
+        assert seen(outer) == [False, True]
+
+
 def test_what_a_handler_sets_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTOPS_AGENT_NAME", "outer")
     monkeypatch.setenv("SET_BY_HANDLER", "before")
