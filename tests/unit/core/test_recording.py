@@ -40,6 +40,13 @@ def test_a_decision_is_kept_whole(recorded: Any) -> None:
     }
 
 
+def test_a_chain_of_any_length_is_kept_whole(recorded: Any) -> None:
+    chain = [{"thought": str(number)} for number in range(10_050)]
+    AgentOpsMonitor("a").record_decision(decision_type="d", reasoning_chain=chain)
+    assert recorded()[0]["data"]["reasoning_chain"] == chain
+    assert "problems" not in recorded()[0]
+
+
 def test_decisions_without_an_id_get_one_each(recorded: Any) -> None:
     monitor = AgentOpsMonitor("a")
     ids = [monitor.record_decision(decision_type="d", reasoning_chain=[]) for _ in range(3)]
