@@ -62,30 +62,37 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _replay(parsed: argparse.Namespace) -> int:
+    from botocore.exceptions import BotoCoreError
+
     from agentops_monitoring.direct import Hopeless
     from agentops_monitoring.ledger import direct
 
     configured = settings.load()
     table = configured.monitoring_table
-    folder = SpillFolder.from_environment(table)
-    paths = parsed.paths or ([folder.path] if folder else [])
+    default = None if parsed.paths else SpillFolder.from_environment(table)
     missing = [path for path in parsed.paths if not os.path.exists(path)]
-    if missing or not paths:
+    if missing or not (parsed.paths or default):
         print(f"no such file or folder: {', '.join(missing)}" if missing else "name a PATH", file=sys.stderr)
         return USAGE
     files: list[str] = []
     others = 0
-    for path in paths:
-        if os.path.isdir(path):
-            found = SpillFolder(path, table).files()
-            others += sum(name.endswith(SUFFIX) for name in os.listdir(path)) - len(found)
-            files += found
-        else:
+    for path in [default.path] if default else parsed.paths:
+        if not default and not os.path.isdir(path):
             files.append(path)
+            continue
+        folder = default or SpillFolder(path, table)
+        try:
+            found = folder.files()
+            names = os.listdir(path) if os.path.exists(path) else []
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return NOT_ALL
+        others += sum(name.endswith(SUFFIX) for name in names) - len(found)
+        files += found
     done: list[Replayed] = []
     try:
         writer = None if parsed.dry_run or not files else direct.ledger_writer(configured)
-    except Hopeless as error:
+    except (Hopeless, BotoCoreError) as error:  # a profile that is not there, a login that has ended
         print(f"the ledger is out of reach: {error}", file=sys.stderr)
         return NOT_ALL
     for path in files:

@@ -15,6 +15,8 @@ MAX_QUEUED, MAX_QUEUED_BYTES = 10_000, 32_000_000
 """Events, and bytes of them, that wait in memory at most."""
 MAX_BATCH = 500
 """Lines that are written together at most."""
+SLOW_SECONDS = 1.0
+"""How long a write to a file may take before the next events wait in memory for a while."""
 _NO_FILE_SECONDS = 5.0
 _LOCK_SECONDS = 0.05
 
@@ -69,6 +71,9 @@ class Outbox:
 
     def _to_file(self, data: bytes) -> bool:
         while True:
+            began = time.monotonic()
+            if began < self._no_file_until:
+                return False
             file = self._files[-1] if self._files else None
             if file is None or file.room <= 0:
                 file = self._new_file()
@@ -80,12 +85,15 @@ class Outbox:
                 self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
                 self.say_once("file", f"{file.path} takes no more: events wait in memory")
                 return False
+            if time.monotonic() - began > SLOW_SECONDS:
+                self._no_file_until = time.monotonic() + _NO_FILE_SECONDS
+                self.say_once("file", f"{file.path} is slow: events wait in memory for a while")
             # A handler that ended meanwhile may have deleted it.
             if not file.gone:
                 return True
 
     def _new_file(self) -> SpillFile | None:
-        if self._folder is None or time.monotonic() < self._no_file_until:
+        if self._folder is None:
             return None
         try:
             file = self._folder.new()
@@ -106,6 +114,7 @@ class Outbox:
         self._memory.append(data)
 
     def _from_memory_to_file(self) -> None:
+        self._no_file_until = 0.0  # slow is better than lost
         while self._memory and self._to_file(self._memory[0]):
             self._bytes_out += len(self._memory.popleft())
 

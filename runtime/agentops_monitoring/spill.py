@@ -13,6 +13,8 @@ import os
 import stat
 from contextlib import suppress
 
+from agentops_monitoring.transport import say
+
 FILE_BYTES = 4_000_000
 """Size from which on a process takes a new file: what is written is deleted a file at a time."""
 FOLDER_MB = 256
@@ -151,7 +153,7 @@ class SpillFolder:
     def from_environment(cls, table: str) -> SpillFolder | None:
         """Return the folder that `AGENTOPS_SPILL_DIR` names; None when it says `off`.
 
-        Without it, a folder of this user's among the temporary files.
+        Without it, a folder of this user's among the temporary files; None where there are none.
         """
         named = os.environ.get("AGENTOPS_SPILL_DIR", "").strip()
         if named.lower() == "off":
@@ -162,7 +164,11 @@ class SpillFolder:
             return cls(named, table, max_bytes=limit)
         from tempfile import gettempdir
 
-        path = os.path.join(gettempdir(), f"agentops-monitoring-{os.geteuid()}")
+        try:
+            path = os.path.join(gettempdir(), f"agentops-monitoring-{os.geteuid()}")
+        except OSError:  # a container that may write nowhere
+            say("there is no folder for temporary files, events wait in memory; AGENTOPS_SPILL_DIR names one")
+            return None
         return cls(path, table, max_bytes=limit, shared=True)
 
     def new(self) -> SpillFile:
@@ -174,10 +180,7 @@ class SpillFolder:
             The folder cannot be made or written, is not safe, or is full.
         """
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        if self._shared:
-            found = os.lstat(self.path)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                raise PermissionError(errno.EPERM, "not a folder of this user's alone", self.path)
+        self._check()
         if self._size() >= self._max_bytes:
             raise OSError(errno.EDQUOT, f"{self._max_bytes // 1_000_000} MB are full", self.path)
         while True:
@@ -199,9 +202,22 @@ class SpillFolder:
                 return SpillFile(path, fd)
             os.close(fd)
 
+    def _check(self) -> None:
+        if self._shared:
+            found = os.lstat(self.path)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise PermissionError(errno.EPERM, "not a folder of this user's alone", self.path)
+
     def files(self) -> list[str]:
-        """Return the paths of the destination's files, sorted."""
+        """Return the paths of the destination's files, sorted.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be read, or is not safe: somebody else may have put lines there.
+        """
         try:
+            self._check()
             names = os.listdir(self.path)
         except FileNotFoundError:
             return []
@@ -217,7 +233,7 @@ class SpillFolder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(OSError):
-                    if not entry.name.endswith(SUFFIX):
+                    if "~" not in entry.name or not entry.name.endswith(SUFFIX):  # another program's
                         continue
                     size = entry.stat(follow_symlinks=False).st_size
                     total += size

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,34 @@ def test_python_m_is_the_command_too() -> None:
     command = [sys.executable, "-m", "agentops_monitoring", "replay", "--help"]
     told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert "agentops-monitoring replay" in told
+
+
+def test_where_nothing_was_ever_left_there_is_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AGENTOPS_SPILL_DIR", str(tmp_path / "none"))
+    assert cli.main(["replay"]) == 0
+    assert capsys.readouterr().out == "nothing waits for agent-monitoring\n"
+
+
+def test_lines_that_somebody_else_may_have_put_there_are_not_written(
+    server: DynamoDbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGENTOPS_SPILL_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"agentops-monitoring-{os.geteuid()}"
+    folder.mkdir(mode=0o755)
+    left(folder, *lines_of(1))
+    folder.chmod(0o755)
+    assert cli.main(["replay"]) == 1
+    assert server.requests == []
+
+
+def test_a_profile_that_is_not_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    assert cli.main(["replay", str(left(tmp_path, *lines_of(1)))]) == 1
+    assert "nope" in capsys.readouterr().err

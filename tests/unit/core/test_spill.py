@@ -313,3 +313,38 @@ def test_threads_and_signal_handlers_that_record_while_a_worker_writes(
     assert box.lost == 0
     box.close(written=True)
     assert folder.files() == []
+
+
+def test_a_container_that_may_write_nowhere_has_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.delenv("AGENTOPS_SPILL_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert SpillFolder.from_environment("t") is None
+    assert "events wait in memory" in capsys.readouterr().err
+
+
+def test_a_slow_disk_is_left_alone_for_a_while_and_its_events_are_not_lost(
+    folder: SpillFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(outbox_module, "SLOW_SECONDS", -1.0)
+    box = Outbox(folder)
+    for number in range(3):
+        box.put([f"{number}\n"])
+    (path,) = folder.files()
+    assert Path(path).read_text() == "0\n"
+    monkeypatch.setattr(outbox_module, "SLOW_SECONDS", 60.0)
+    box.close(written=False)
+    assert Path(path).read_text() == "0\n1\n2\n"
+    assert capsys.readouterr().err.count("is slow") == 1
+
+
+def test_empty_files_of_other_programs_stay(folder: SpillFolder) -> None:
+    folder.new()
+    other = Path(folder.path) / "mine.jsonl"
+    other.touch()
+    folder.new()
+    assert other.exists()
