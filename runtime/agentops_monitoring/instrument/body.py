@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import weakref
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -19,7 +18,9 @@ class Ended(Protocol):
         """Take note whether all of it was read."""
 
 
-_OVERRIDES = ("iter_bytes", "aiter_bytes", "close", "aclose")
+_BODY = "_agentops_body"
+_kinds: dict[type, Any] = {}
+"""The classes of responses, and what they are while they are watched."""
 
 
 class Reader(Protocol):
@@ -36,29 +37,55 @@ def watch(response: Any, reader: Reader) -> None:
     """Let a reader see what passes through `iter_bytes` of an httpx response that is not read yet.
 
     All other ways to read its text lead through there. The response itself stays what it is, and gets its
-    own methods back at the end.
+    own class back at the end.
     """
-    body = _Body(reader)
-    # Not the response itself: a cycle would leave it to the garbage collector to close a dropped one.
-    response_ref = weakref.ref(response)
-    methods = {name: getattr(type(response), name) for name in _OVERRIDES}
+    kind = type(response)
+    watched = _kinds.get(kind)
+    if watched is None:
+        watched = _kinds[kind] = _watched(kind)
+    response.__dict__[_BODY] = _Body(reader)
+    response.__class__ = watched
 
-    def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
-        return body.read(response_ref(), methods["iter_bytes"], chunk_size)
 
-    def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        return body.read_async(response_ref(), methods["aiter_bytes"], chunk_size)
+def _watched(kind: Any) -> Any:
+    """Return a class of responses that are read along with.
 
-    def close() -> None:
-        body.closed(response_ref())
-        methods["close"](response_ref())
+    Not methods of the one response: they would hold it in a cycle, and leave it to the garbage collector to
+    close a dropped one; through a weak reference, they would find it gone when the collector does.
+    """
 
-    async def aclose() -> None:
-        body.closed(response_ref())
-        await methods["aclose"](response_ref())
+    class Watched(kind):  # type: ignore[misc]
+        def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+            body = self.__dict__.get(_BODY)
+            if body is None:
+                return kind.iter_bytes(self, chunk_size)  # type: ignore[no-any-return]
+            return body.read(self, kind.iter_bytes, chunk_size)  # type: ignore[no-any-return]
 
-    for override in (iter_bytes, aiter_bytes, close, aclose):
-        setattr(response, override.__name__, override)
+        def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+            body = self.__dict__.get(_BODY)
+            if body is None:
+                return kind.aiter_bytes(self, chunk_size)  # type: ignore[no-any-return]
+            return body.read_async(self, kind.aiter_bytes, chunk_size)  # type: ignore[no-any-return]
+
+        def close(self) -> None:
+            _closed(self)
+            kind.close(self)
+
+        async def aclose(self) -> None:
+            _closed(self)
+            await kind.aclose(self)
+
+    Watched.__name__, Watched.__qualname__, Watched.__module__ = (
+        kind.__name__, kind.__qualname__, kind.__module__,
+    )  # fmt: skip
+    return Watched
+
+
+def _closed(response: Any) -> None:
+    # None for a method that was taken from the response before its end.
+    body = response.__dict__.get(_BODY)
+    if body is not None:
+        body.closed(response)
 
 
 class _Body:
@@ -124,9 +151,8 @@ class _Body:
         if reader is not None:
             with suppress(Exception):
                 reader.end(complete=complete)
-        if response is not None:
-            for name in _OVERRIDES:
-                response.__dict__.pop(name, None)
+        if response is not None and response.__dict__.pop(_BODY, None) is not None:
+            response.__class__ = type(response).__bases__[0]
 
     def __del__(self) -> None:
         self._end(None, False)

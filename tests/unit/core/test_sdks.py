@@ -179,6 +179,42 @@ def test_what_is_watched_is_dropped_at_once() -> None:
     assert ends == [False, False]
 
 
+def test_a_response_that_the_collector_takes_is_closed() -> None:
+    """What reads one, in a cycle as OpenAI's stream is, closes it when weak references to it are gone."""
+    closed: list[Any] = []
+
+    class Response:
+        def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+            yield from (b"a", b"b")
+
+        def close(self) -> None:
+            closed.append(self.__class__)
+
+        aiter_bytes, aclose = iter_bytes, close
+
+    class Reader:
+        def feed(self, chunk: bytes) -> None: ...
+
+        def end(self, *, complete: bool) -> None: ...
+
+    def read(response: Any) -> Iterator[bytes]:
+        try:
+            chunks = response.iter_bytes()
+            for chunk in chunks:  # noqa: UP028 - what is read lives on when the reader ends
+                yield chunk
+        finally:
+            response.close()
+
+    response = Response()
+    body.watch(response, Reader())
+    stream = SimpleNamespace(chunks=read(response))
+    stream.itself = stream
+    next(stream.chunks)
+    del stream, response
+    gc.collect()
+    assert closed == [Response]
+
+
 def test_in_strict_mode_as_well(sdk: Sdk) -> None:
     sdk.api.pause_after = 3
     with capture_events(strict=True, offline=False) as events:
