@@ -91,28 +91,34 @@ def _connect(settings: Settings) -> Write:
     # botocore and the ledger load with the first batch, in the worker's thread.
     with _loading:
         from agentops_monitoring.ledger.direct import line_writer
-
-        return line_writer(settings)
+    # Outside: it looks for credentials, which can take a server or a program that no fork shall wait for.
+    return line_writer(settings)
 
 
 _loading = threading.RLock()
-_held = False
+_forking = 0
 
 
 def _hold_fork() -> None:
     # In the child a module that was just being imported would stay locked, for the agent's own imports too.
-    global _held
-    _held = _loading.acquire(timeout=FORK_SECONDS)
+    global _forking
+    if _loading.acquire(timeout=FORK_SECONDS):
+        _forking = threading.get_ident()
 
 
 def _release_fork() -> None:
-    global _held
-    if _held:
-        _held = False
+    global _forking
+    if _forking == threading.get_ident():
+        _forking = 0
         _loading.release()
 
 
-os.register_at_fork(before=_hold_fork, after_in_parent=_release_fork, after_in_child=_release_fork)
+def _renew_loading() -> None:
+    global _loading, _forking
+    _loading, _forking = threading.RLock(), 0
+
+
+os.register_at_fork(before=_hold_fork, after_in_parent=_release_fork, after_in_child=_renew_loading)
 
 
 def _close_with_children(worker: BackgroundWriter) -> None:
@@ -147,6 +153,9 @@ def _close_on_sigterm(worker: BackgroundWriter) -> None:
         if signal.getsignal(number) is end:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+            # Still here: a container's first process, which no signal ends by default.
+            worker.go_on()
+            signal.signal(number, end)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         # The agent's own handler decides on the end, and must not wait for us.
@@ -247,6 +256,10 @@ class BackgroundWriter:
         rest = self._outbox.close(written=written)
         if rest:
             say(f"events could not be written within {seconds:g} s: {rest}")
+
+    def go_on(self) -> None:
+        """Let events wait for nothing again, since the process did not end after all."""
+        self._exit_seconds = 0.0
 
     def _start(self) -> bool:
         # Not blocking: a handler may have interrupted the very start.

@@ -125,6 +125,22 @@ def test_a_handler_that_was_there_ends_the_process_as_it_likes_and_the_worker_hu
     agents.check(agent)
 
 
+def test_where_sigterm_ends_nothing_events_wait_for_nothing_afterwards(agents: Agents) -> None:
+    """The first process of a container has no default action."""
+    agent = agents.start(
+        "kill, os.kill = os.kill, lambda *_: None\n"
+        "record(1)\n"
+        "for i in range(2): kill(os.getpid(), signal.SIGTERM); print('alive', file=sys.stderr)\n"
+        "from agentops_monitoring import transport\n"
+        "transport.chosen.close = lambda seconds: print('waits', file=sys.stderr)\n"
+        "record(1)\n"
+        "print('recorded', file=sys.stderr)\n"
+    )
+    agent.end()
+    assert agent.said.splitlines()[:3] == ["alive", "alive", "recorded"]
+    agents.check(agent)
+
+
 def test_the_plane_s_own_prices_hold_here_too(agents: Agents) -> None:
     agents.server.parameters["/agentops/prices"] = '{"our-own": {"input": 2, "output": 4}}'
     agent = agents.start(
@@ -186,6 +202,29 @@ def test_a_fork_finds_no_module_half_loaded(agents: Agents) -> None:
     agent = agents.start(_FORK_WHILE_LOADING)
     agent.end()
     assert agents.waiting == []
+    agents.check(agent)
+
+
+_FORK_WHILE_CONNECTING = """
+from agentops_monitoring.ledger import direct as ledger
+real, asked, forked = ledger.line_writer, threading.Event(), threading.Event()
+def slow(settings):
+    asked.set()
+    print("came first:", "the fork" if forked.wait(5) else "credentials", file=sys.stderr)
+    return real(settings)
+ledger.line_writer = slow
+record(1)
+asked.wait()
+if (child := os.fork()) == 0: os._exit(0)
+forked.set()
+os.waitpid(child, 0)
+"""
+
+
+def test_a_fork_does_not_wait_for_credentials(agents: Agents) -> None:
+    agent = agents.start(_FORK_WHILE_CONNECTING)
+    agent.end()
+    assert "came first: the fork" in agent.said
     agents.check(agent)
 
 
