@@ -357,7 +357,7 @@ def progress(**usage: Any) -> dict[str, Any]:
         ),
         (
             # The prompt and its cached part stand in both events.
-            "envoyproxy/ai-gateway/pull/2236",
+            "envoyproxy/ai-gateway/pull/2239",
             [
                 started(input_tokens=9, cache_read_input_tokens=1, output_tokens=0),
                 progress(input_tokens=9, cache_read_input_tokens=1, output_tokens=16),
