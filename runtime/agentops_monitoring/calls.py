@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from os import register_at_fork
 from typing import TYPE_CHECKING
+
+from agentops_monitoring.forks import at_fork
 
 if TYPE_CHECKING:
     from agentops_monitoring.trace import TraceContext
@@ -56,7 +57,7 @@ def _renew() -> None:
     _lock = threading.RLock()
 
 
-register_at_fork(after_in_child=_renew)
+at_fork(after_in_child=_renew)
 
 
 def counted_before(context: TraceContext, auto: bool, call: Call) -> Call | None:

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from agentops_monitoring.forks import at_fork
 from agentops_monitoring.outbox import Outbox
 from agentops_monitoring.settings import Settings
 from agentops_monitoring.spill import SpillFolder
@@ -71,14 +72,14 @@ def _renew_lock() -> None:
     _making = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+at_fork(after_in_child=_renew_lock)
 
 
 def _new_transport(settings: Settings) -> Transport:
     # In Lambda the lines are on stdout in any case.
     folder = None if settings.in_lambda else SpillFolder.from_environment(settings.monitoring_table)
     worker = BackgroundWriter(lambda: _connect(settings), lambda: Outbox(folder))
-    os.register_at_fork(after_in_child=worker.renew)
+    at_fork(after_in_child=worker.renew)
     atexit.register(worker.close, EXIT_SECONDS)
     if settings.in_lambda:
         return WriteThrough(worker)
@@ -118,7 +119,7 @@ def _renew_loading() -> None:
     _loading, _forking = threading.RLock(), 0
 
 
-os.register_at_fork(before=_hold_fork, after_in_parent=_release_fork, after_in_child=_renew_loading)
+at_fork(before=_hold_fork, after_in_parent=_release_fork, after_in_child=_renew_loading)
 
 
 def _close_with_children(worker: BackgroundWriter) -> None:
@@ -138,7 +139,7 @@ def _close_with_children(worker: BackgroundWriter) -> None:
             util.register_after_fork(worker, close_here)
 
     attend()
-    os.register_at_fork(before=attend)
+    at_fork(before=attend)
 
 
 def _close_on_sigterm(worker: BackgroundWriter) -> None:

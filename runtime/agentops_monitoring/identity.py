@@ -6,6 +6,8 @@ import os
 from _thread import allocate_lock  # threading itself loads more than all that is here
 from itertools import count
 
+from agentops_monitoring.forks import at_fork
+
 # hashlib loads OpenSSL, several milliseconds and megabytes; this is the same function from CPython itself.
 try:
     from _blake2 import blake2b
@@ -95,7 +97,7 @@ def _forget() -> None:
     drawn = None
 
 
-os.register_at_fork(after_in_child=_forget)
+at_fork(after_in_child=_forget)
 
 if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
     try:

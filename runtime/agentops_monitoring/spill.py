@@ -13,6 +13,7 @@ import os
 import stat
 from contextlib import suppress
 
+from agentops_monitoring.forks import at_fork
 from agentops_monitoring.transport import say
 
 FILE_BYTES = 4_000_000
@@ -32,7 +33,7 @@ def _release_all() -> None:
             os.close(_open.pop())
 
 
-os.register_at_fork(after_in_child=_release_all)
+at_fork(after_in_child=_release_all)
 
 
 class SpillFile:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from _thread import RLock, get_ident
 
 from agentops_monitoring import settings
+from agentops_monitoring.forks import at_fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class StdoutTransport:
 
 
 STDOUT = StdoutTransport()
-os.register_at_fork(before=STDOUT.hold, after_in_parent=STDOUT.release, after_in_child=STDOUT.renew)
+at_fork(before=STDOUT.hold, after_in_parent=STDOUT.release, after_in_child=STDOUT.renew)
 
 chosen: Transport | None = None
 """Where this process's events go; None until the first. Read it, and change it with `replace`."""
@@ -158,10 +158,12 @@ def choose() -> Transport:
     if configured.transport == "direct":
         try:
             from agentops_monitoring.direct import direct_transport
+
+            transport = direct_transport(configured)
         except ModuleNotFoundError:
             say("this bundle can't write to tables, events go to stdout; AGENTOPS_TRANSPORT=stdout says so")
-        else:
-            transport = direct_transport(configured)
+        except Exception as error:  # noqa: BLE001 - an event on stdout is better than none
+            say(f"tables can't be written here, events go to stdout: {type(error).__name__}: {error}")
     chosen = transport
     return transport
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 from agentops_monitoring.event_types import TIME_RUNNING_OUT
+from agentops_monitoring.forks import at_fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,4 +136,4 @@ class Watchdog:
 
 
 WATCHDOG = Watchdog()
-os.register_at_fork(after_in_child=WATCHDOG.renew)
+at_fork(after_in_child=WATCHDOG.renew)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentops_monitoring import identity, instrument, settings
 from agentops_monitoring.encoding import encode
+from agentops_monitoring.forks import at_fork
 from agentops_monitoring.instrument.outgoing import (
     Outgoing,
     fits,
@@ -142,7 +142,7 @@ def forget_client() -> None:
     _client = None
 
 
-os.register_at_fork(after_in_child=forget_client)
+at_fork(after_in_child=forget_client)
 
 
 def _events_client() -> Any:

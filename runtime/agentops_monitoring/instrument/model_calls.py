@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from os import register_at_fork
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentops_monitoring import instrument, llm, trace
+from agentops_monitoring.forks import at_fork
 from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _renew() -> None:
     _counting = threading.Lock()
 
 
-register_at_fork(after_in_child=_renew)
+at_fork(after_in_child=_renew)
 
 
 def first_time(response_id: str) -> bool:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from agentops_monitoring.forks import at_fork
 from agentops_monitoring.pricing.rates import Model, Rates, matches
 from agentops_monitoring.pricing.usage import FEES, TokenUsage
 
@@ -121,7 +122,7 @@ def _renew() -> None:
     _loading = Lock()
 
 
-os.register_at_fork(after_in_child=_renew)
+at_fork(after_in_child=_renew)
 
 
 def price_book() -> Book:
