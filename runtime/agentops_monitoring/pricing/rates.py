@@ -18,7 +18,7 @@ _KINDS = {
     "cache_read_audio_tokens": ("ra",),
     "input_image_tokens": ("ii", "i"),
     "output_image_tokens": ("oi", "o"),
-    "cache_read_image_tokens": ("ri", "r", "i"),
+    "cache_read_image_tokens": ("ri", "r", "ii", "i"),
     "web_searches": ("ws",),
     "file_searches": ("fs",),
 }
@@ -26,7 +26,7 @@ _KINDS = {
 _AS_TEXT = {
     "input_audio_tokens": ("i",),
     "output_audio_tokens": ("o",),
-    "cache_read_audio_tokens": ("r", "i"),
+    "cache_read_audio_tokens": ("r", "ia", "i"),
 }
 _FEES = (("ws",), ("fs",))
 _COUNTS = (("i",), ("o",), ("r", "i"), ("w", "i"), ("h", "w", "i"))

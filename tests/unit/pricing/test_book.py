@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from genai_prices import Usage
 from genai_prices.data import providers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring.pricing import TokenUsage, llm_cost, price_book, resolve, unpriced_fees
@@ -84,6 +84,9 @@ SPECIAL = [
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
+@example(
+    ("google/gemini-3.1-flash-live-preview", "cache_read_audio_tokens"), (0, 0, 0), 1
+)  # no rate of its own
 @given(
     special=st.sampled_from(SPECIAL),
     counts=st.tuples(COUNT, COUNT, COUNT),
