@@ -142,8 +142,8 @@ def test_the_same_seed_gives_the_same_run(
     assert again["totals"]["events"] == summary["totals"]["events"]
 
 
-def test_ctrl_c_stops_everything(root: Path, tmp_path: Path) -> None:
-    moment = random.Random().uniform(2, 18)
+def test_ctrl_c_stops_everything(root: Path, tmp_path: Path, full_size: bool) -> None:
+    moment = random.Random().uniform(2, 18 if full_size else 9)
     print(f"interrupted after {moment:.2f} s")
     process = start(root, tmp_path, 4)
     time.sleep(moment)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import constructs
 import pytest
@@ -32,20 +33,32 @@ def run_app(root: Path, out: Path, **context: str) -> subprocess.CompletedProces
     )
 
 
-def test_it_synthesizes_with_nothing_on_the_python_path_and_says_what_monitoring_costs(
-    root: Path, tmp_path: Path
-) -> None:
+class Synth(NamedTuple):
+    """The app with all its settings, synthesized: what it said and left, and the processor's seconds."""
+
+    done: subprocess.CompletedProcess[str]
+    out: Path
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def synth(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Synth:
+    out = tmp_path_factory.mktemp("synth")
     # Processor time, so that what else this machine does at the moment does not count.
     before = os.times()
-    done = run_app(root, tmp_path, environment="staging", **EVERYTHING)
+    done = run_app(root, out, environment="staging", **EVERYTHING)
     after = os.times()
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    return Synth(done, out, seconds)
 
+
+def test_it_synthesizes_with_nothing_on_the_python_path_and_says_what_monitoring_costs(synth: Synth) -> None:
+    done, out, seconds = synth
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("staging: monitoring costs at most $")
-    stacks = {path.name.removesuffix(".template.json") for path in tmp_path.glob("*.template.json")}
+    stacks = {path.name.removesuffix(".template.json") for path in out.glob("*.template.json")}
     assert stacks == {
         f"AgentOps-{part}-staging" for part in ("Monitoring", "Agents", "Dashboards", "Workload")
     }
@@ -80,16 +93,13 @@ def test_no_e_mail_address_is_a_warning(root: Path, tmp_path: Path) -> None:
     assert "alarms reach nobody" in metadata
 
 
-def test_two_synths_give_the_same_templates(root: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "1", tmp_path / "2"
-    for out in (first, second):
-        out.mkdir()
-        assert run_app(root, out, environment="staging", **EVERYTHING).returncode == 0
+def test_two_synths_give_the_same_templates(root: Path, tmp_path: Path, synth: Synth) -> None:
+    assert run_app(root, tmp_path, environment="staging", **EVERYTHING).returncode == 0
 
-    names = sorted(path.name for path in first.glob("*.template.json"))
+    names = sorted(path.name for path in synth.out.glob("*.template.json"))
     assert len(names) == 4
     for name in names:
-        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert (synth.out / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_a_folder_that_hides_the_package_constructs_is_one_line(root: Path, tmp_path: Path) -> None:
