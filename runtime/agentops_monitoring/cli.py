@@ -100,7 +100,7 @@ def _replay(parsed: argparse.Namespace) -> int:
         if done[-1].state == "failed" and writer is not None:
             break  # the next one would meet the same
     untried = len(files) - len(done)
-    left = untried + sum(each.state in ("kept", "failed") for each in done)
+    left = untried + sum(each.state in ("kept", "failed", "unreadable") for each in done)
     if parsed.json:
         document = {"table": table, "files": [each._asdict() for each in done], "untried": untried}
         print(json.dumps({**document, "of_other_tables": others}, indent=2))
@@ -112,11 +112,11 @@ def _replay(parsed: argparse.Namespace) -> int:
 def _print_table(table: str, done: Sequence[Replayed], untried: int, others: int) -> None:
     if done:
         width = max(len(os.path.basename(each.path)) for each in done)
-        print(f"{'file':{width}}  {'state':8} {'events':>8} {'known':>8} {'refused':>8}")
+        print(f"{'file':{width}}  {'state':10} {'events':>8} {'known':>8} {'refused':>8}")
         for each in done:
             name = os.path.basename(each.path)
             print(
-                f"{name:{width}}  {each.state:8} {each.events:8,} {each.duplicates:8,} {each.refused:8,}"
+                f"{name:{width}}  {each.state:10} {each.events:8,} {each.duplicates:8,} {each.refused:8,}"
                 + ("  last line torn" if each.torn else "")
                 + (f"  {each.reason}" if each.reason else "")
             )

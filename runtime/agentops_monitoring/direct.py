@@ -256,7 +256,7 @@ class BackgroundWriter:
             self._exit_seconds = 0.0
         rest = self._outbox.close(written=written)
         if rest:
-            say(f"events could not be written within {seconds:g} s: {rest}")
+            say(f"not all events were written before the end: {rest}")
 
     def go_on(self) -> None:
         """Let events wait for nothing again, since the process did not end after all."""

@@ -89,6 +89,8 @@ def _wrapped(handler: Callable[..., Any], agent_name: str | None = None) -> Call
     wrapper = make(monitor, handler)
     with suppress(Exception):  # an object that raises when its attributes are read
         update_wrapper(wrapper, handler)
+    if agent_name is not None:
+        wrapper.__agentops_agent__ = agent_name  # type: ignore[attr-defined]  # for the testing kit
     return wrapper
 
 

@@ -134,7 +134,8 @@ class Replayed(NamedTuple):
     path: str
     state: str
     """`written` and deleted; `kept` with what the ledger refuses; `in use` by a process that writes it
-    itself; `failed` and as it was; `found`, by a dry run."""
+    itself; `unreadable`, for a reason of the file's own; `failed`, for one that every file would meet, and as
+    it was; `found`, by a dry run."""
     events: int = 0
     """Events that are in the ledger now and were not before; of a dry run, events in the file."""
     duplicates: int = 0
@@ -160,7 +161,7 @@ def replay(path: str, writer: LedgerWriter | None) -> Replayed:
     try:
         file = SpillFile.open(path)
     except OSError as error:
-        return Replayed(path, "failed", reason=str(error))
+        return Replayed(path, "unreadable", reason=str(error))
     if file is None:
         return Replayed(path, "in use")
     tally = WriteResult()
@@ -188,7 +189,8 @@ def replay(path: str, writer: LedgerWriter | None) -> Replayed:
         if writer is not None:
             _keep(file, kept)
     except (LedgerBusy, Hopeless, ClientError, OSError) as error:
-        return Replayed(path, "failed", tally.events, tally.duplicates, reason=str(error))
+        state = "unreadable" if isinstance(error, OSError) else "failed"
+        return Replayed(path, state, tally.events, tally.duplicates, reason=str(error))
     finally:
         file.release()
     reason = tally.rejects[0].reason if tally.rejects else "not a line of the monitor" if kept else ""

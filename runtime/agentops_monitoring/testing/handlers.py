@@ -65,10 +65,13 @@ def invoke(
     event, context
         Its arguments; a new `LambdaContext` by default.
     agent_name
-        Whose events those of the invocation are; as the environment says by default.
+        Whose events those of the invocation are. By default as `AGENTOPS_AGENT_NAME` says, else as the
+        handler's own `@monitored(agent_name=…)` does.
     """
     from agentops_monitoring.wrapper import monitored
 
+    if agent_name is None and not os.environ.get("AGENTOPS_AGENT_NAME"):
+        agent_name = getattr(handler, "__agentops_agent__", None)
     with _variable("AGENTOPS_AGENT_NAME", agent_name):
         answer = monitored(handler)(event, LambdaContext() if context is None else context)
     if hasattr(answer, "__await__"):

@@ -195,6 +195,19 @@ def test_wrong_usage_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert told.value.code == 2
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting(
+    server: DynamoDbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = left(tmp_path, *lines_of(3))
+    first = path.with_name(path.name.partition("~")[0] + "~0-0.jsonl")
+    first.symlink_to(tmp_path / "elsewhere")
+    assert sorted(tmp_path.glob("*.jsonl"))[0] == first
+    assert cli.main(["replay"]) == 1
+    assert "unreadable" in capsys.readouterr().out
+    assert not path.exists()
+    assert held(server) == 3
+
+
 def test_an_interruption_is_no_loss(
     server: DynamoDbServer,
     tmp_path: Path,

@@ -303,3 +303,16 @@ def test_threads_and_tasks_are_captured() -> None:
     assert events.types.count("test_passed") == 400
     assert events.types.count("test_failed") == 1
     assert len({event.id for event in events}) == 401
+
+
+def test_a_handler_s_own_name_holds_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    @monitored(agent_name="outer")
+    def handler(event: object, context: object) -> None: ...
+
+    with capture_events() as events:
+        invoke(handler)
+        invoke(handler, agent_name="other")
+        monkeypatch.setenv("AGENTOPS_AGENT_NAME", "deployed")
+        invoke(handler)
+    started = [each.agent for each in events.of_type("invocation_started")]
+    assert started == ["outer", "other", "deployed"]
