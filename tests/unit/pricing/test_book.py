@@ -25,7 +25,7 @@ PROVIDERS = {each.id: each for each in providers if each.id in ("anthropic", "op
 MODELS = {(each.id, model.id): model for each in PROVIDERS.values() for model in each.models}
 OURS = list(MODELS)
 COUNT = st.integers(0, 400_000)
-EXAMPLES = 2_000 if os.environ.get("AGENTOPS_TEST_SIZE") == "full" else 100
+EXAMPLES = 2_000 if os.environ.get("AGENTOPS_TEST_SIZE") == "full" else 40
 TIERS = {"batch": {"processing": "batch"}, "flex": {"service_tier": "flex"}, "standard": None}
 
 
