@@ -149,10 +149,6 @@ def _counts(tokens: tuple[object, ...], problems: list[str]) -> Counts:
     return counts
 
 
-def _known(count: int | None) -> int | None:
-    return None if count is None else token_count(count)
-
-
 def record_call(
     recorder: Recorder,
     *,
@@ -173,7 +169,7 @@ def record_call(
 
     Whoever reports the call may name it by the id of its answer or by that of its request.
     """
-    counts = tuple(_known(tokens[name]) for name, _ in TOKEN_FIELDS)
+    counts = tuple(token_count(tokens[name]) for name, _ in TOKEN_FIELDS)
     return _record(
         recorder, model, counts, tier, extra, region, provider, response_id, duration_ms, source, problems,
         context, None, request_id,

@@ -12,6 +12,7 @@ from agentops_monitoring import identity, instrument, settings
 from agentops_monitoring.encoding import encode
 from agentops_monitoring.forks import at_fork
 from agentops_monitoring.instrument.outgoing import (
+    TOO_LARGE,
     Outgoing,
     fits,
     json_object,
@@ -92,7 +93,7 @@ def _with_context(
                     entry = {**entry, "Detail": detail}
                 else:
                     # A message without its context is better than none.
-                    message.problems.append("the message is too large to carry its context")
+                    message.problems.append(TOO_LARGE)
         changed.append(entry)
         messages.append(message)
     return changed, messages

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CONTEXT_KEY = "agentops_messages"
 """Where botocore's request context holds the messages of a call until it is answered."""
 
+TOO_LARGE = "the message is too large to carry its context"
 
 CHANNELS = ("eventbridge", "sqs", "sns", "lambda", "stepfunctions")
 

@@ -9,6 +9,7 @@ from typing import Any
 from agentops_monitoring import instrument
 from agentops_monitoring.encoding import encode
 from agentops_monitoring.instrument.outgoing import (
+    TOO_LARGE,
     Outgoing,
     fits,
     json_object,
@@ -27,8 +28,6 @@ RAISED_EVENT_BYTES = 1_048_576
 """An asynchronous payload: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html."""
 MAX_STATE_BYTES = 262_144
 """Input and output of a state: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html."""
-
-_TOO_LARGE = "the message is too large to carry its context"
 
 
 def before_invoke(params: Any, context: Any, **_: Any) -> None:
@@ -106,7 +105,7 @@ def _payload(
     changed = spliced(text, parsed, {KEY: message.carried})
     if fits(len(text.encode()), len(changed.encode()), limit, raised):
         return changed
-    message.problems.append(_TOO_LARGE)
+    message.problems.append(TOO_LARGE)
     return None
 
 
@@ -119,7 +118,7 @@ def _client_context(given: Any, message: Outgoing) -> str | None:
     changed = base64.b64encode(text.encode()).decode()
     if len(changed) <= MAX_CLIENT_CONTEXT_BYTES:
         return changed
-    message.problems.append(_TOO_LARGE)
+    message.problems.append(TOO_LARGE)
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentops_monitoring import instrument
 from agentops_monitoring.encoding import encode
-from agentops_monitoring.instrument.outgoing import Outgoing, fits, keep, kept, propagates
+from agentops_monitoring.instrument.outgoing import TOO_LARGE, Outgoing, fits, keep, kept, propagates
 from agentops_monitoring.propagation import KEY
 
 MAX_ATTRIBUTES = 10
@@ -75,7 +75,7 @@ def _with_context(
                 f"the message has {MAX_ATTRIBUTES} attributes and no room for its context"
             )
         elif not fits(before, grown, MAX_BYTES, RAISED_BYTES):
-            message.problems.append("the message is too large to carry its context")
+            message.problems.append(TOO_LARGE)
         else:
             size = grown
             attributes[KEY] = ours
