@@ -32,8 +32,8 @@ MONITOR = "agentops_monitoring"
 # Nor the direct way to the ledger, which leads there with the plane's modules only.
 PLANE_ONLY = frozenset(
     {
-        *("analysis", "export", "functions", "ledger", "notify", "testing", "views"),
-        *("__main__.py", "catalogue.py", "cli.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
+        *("analysis", "cli", "export", "functions", "ledger", "notify", "testing", "views"),
+        *("__main__.py", "catalogue.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
     }
 )
 # An eighth of its size, and read as it is.

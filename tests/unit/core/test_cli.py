@@ -247,7 +247,7 @@ def test_without_a_region_the_reason_is_said(
 
 
 def test_python_m_is_the_command_too() -> None:
-    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     command = [sys.executable, "-m", "agentops_monitoring", "replay", "--help"]
     told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert "agentops-monitoring replay" in told

@@ -1,4 +1,4 @@
-"""The command `agentops-monitoring`. A subcommand loads what it needs when it is called."""
+"""`agentops-monitoring replay`: into the ledger what did not get there."""
 
 from __future__ import annotations
 
@@ -10,38 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentops_monitoring import settings
+from agentops_monitoring.cli.exits import DONE, NOT_ALL, USAGE
 from agentops_monitoring.spill import SUFFIX, SpillFolder
 
 if TYPE_CHECKING:
     from agentops_monitoring.ledger.direct import Replayed
 
-DONE, NOT_ALL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code.
-
-    Parameters
-    ----------
-    arguments
-        Those of the process when left out.
-    """
-    parser = argparse.ArgumentParser(
-        prog="agentops-monitoring", description="Monitoring for autonomous agents."
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_replay(commands)
-    parsed = parser.parse_args(arguments)
-    try:
-        return int(parsed.run(parsed))
-    except KeyboardInterrupt:
-        print(
-            "interrupted: what is written is written, and running it again changes nothing", file=sys.stderr
-        )
-        return INTERRUPTED
-
-
-def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
     parser = commands.add_parser(
         "replay",
         help="write to the ledger what agents left in files",
