@@ -19,14 +19,16 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import EXACT, share
 from agentops_monitoring.ledger.failures import Ending, Place, failure
+from agentops_monitoring.ledger.items import key_of, of_report, withdrawn
 from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add, merge, of_event
+from agentops_monitoring.ledger.state import State, Unit
 
 _START, _DOMAIN, _CALL, _END = "s", "d", "c", "e"
 _ENDS = (AgentEventType.INVOCATION_COMPLETED, AgentEventType.INVOCATION_FAILED)
@@ -68,15 +70,13 @@ class _Run(NamedTuple):
     """How Lambda ended it; None when it did not."""
 
 
-class Invocation:
-    """The state of one invocation; it is changed by adding to it and never in any other way."""
+class Invocation(State):
+    """The state of one invocation."""
 
-    __slots__ = ("_booked", "_entries", "_failures", "_runs", "touches", "version")
+    __slots__ = ("_booked", "_entries", "_failures", "_runs")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
-        self.version = version
-        self.touches: set[Key] = set()
-        """The counters that its contributions may change, at most."""
+        super().__init__(version, text)
         self._entries: dict[str, _Entry] = {}
         self._runs: dict[str, _Run] = {}
         self._booked: Increments | None = None
@@ -109,17 +109,24 @@ class Invocation:
         return json.dumps({"entries": self._entries, "runs": runs}, separators=(",", ":"))
 
     @staticmethod
-    def concerns(event: Event) -> bool:
-        """Whether an event changes the state of its invocation."""
-        return event.request_id is not None and (
-            event.is_domain
-            or event.type == AgentEventType.INVOCATION_STARTED
-            or event.type in _ENDS
-            or (event.call is not None and bool(event.call.cost))
-        )
+    def key(unit: Unit, stream: str) -> str | None:
+        """Return the key of the invocation whose state a report or an event belongs to."""
+        if unit.request_id is None or not (isinstance(unit, Report) or _matters(unit)):
+            return None
+        return schema.invocation_pk(stream, unit.request_id)
 
-    def add_event(self, event: Event) -> None:
-        """Add an event; one that is there already changes nothing."""
+    def changes(self, unit: Unit) -> bool:
+        """Whether adding changes anything: not if it is a report that is in the state already."""
+        return not isinstance(unit, Report) or unit.id not in self._runs
+
+    def add(self, unit: Unit) -> None:
+        """Add an event or a report; one that is there already changes nothing."""
+        if isinstance(unit, Report):
+            self._add_report(unit)
+        else:
+            self._add_event(unit)
+
+    def _add_event(self, event: Event) -> None:
         kind, value, place = _DOMAIN, event.metric, None
         if event.call is not None:
             kind, value = _CALL, str(event.call.cost)
@@ -135,14 +142,9 @@ class Invocation:
         if entry.kind == _CALL:
             self.touches.add((_hour(entry.at_ms), schema.TYPES))
         elif entry.place is not None:
-            self.touches |= self.touched_by_start(entry.place.agent)
+            self.touches |= self._touched_by_start(entry.place.agent)
 
-    def has_report(self, report: Report) -> bool:
-        """Whether a report is in the state already."""
-        return report.id in self._runs
-
-    def add_report(self, report: Report) -> None:
-        """Add a report; one that is there already changes nothing."""
+    def _add_report(self, report: Report) -> None:
         ending = Ending(
             report.id,
             report.request_id,
@@ -169,27 +171,48 @@ class Invocation:
     def _add_run(self, report_id: str, run: _Run) -> None:
         self._runs[report_id] = run
         self._booked = None
-        hour = _hour(run.at_ms)
-        self.touches |= {
-            (bucket, name)
-            for bucket in (hour, _day(hour))
-            for name in (schema.TOTAL, schema.TYPES, schema.agent_key(run.agent))
-        }
-        self.touches |= self.touched_by_report(run.at_ms)
+        self.touches |= self._touched_by_report(run.at_ms, run.agent)
 
-    def touched_by_start(self, agent: str) -> set[Key]:
-        """Return the counters of failures that may become this agent's once its start is added."""
+    def touched_by(self, unit: Unit) -> set[Key]:
+        """Return the counters that its contributions may change beyond `touches` once this is added."""
+        if isinstance(unit, Report):
+            return self._touched_by_report(unit.at_ms, unit.agent)
+        if unit.type == AgentEventType.INVOCATION_STARTED:
+            return self._touched_by_start(unit.agent)
+        return {(schema.hour_bucket(unit.at), schema.TYPES)} if unit.call is not None else set()
+
+    def _touched_by_start(self, agent: str) -> set[Key]:
+        # Failures may become this agent's.
         return {(_hour(run.at_ms), schema.agent_key(agent)) for run in self._runs.values()}
 
-    def touched_by_report(self, at_ms: int) -> set[Key]:
-        """Return the counters of agents whose failure a report may tell of once it is added."""
-        agents = {entry.place.agent for entry in self._entries.values() if entry.place}
-        return {(_hour(at_ms), schema.agent_key(agent)) for agent in agents}
+    def _touched_by_report(self, at_ms: int, agent: str) -> set[Key]:
+        hour = _hour(at_ms)
+        # A failure is that of the agent whose start is found.
+        agents = {agent, *(entry.place.agent for entry in self._entries.values() if entry.place)}
+        return {
+            (bucket, name)
+            for bucket in (hour, _day(hour))
+            for name in (schema.TOTAL, schema.TYPES, *map(schema.agent_key, agents))
+        }
 
-    @property
-    def most_failures(self) -> int:
-        """How many failures there are at most."""
-        return min(MAX_FAILURES, sum(run.ending is not None for run in self._runs.values()))
+    def most_others(self, unit: Unit | None = None) -> int:
+        """Return how many failures there are at most, once this is added."""
+        more = isinstance(unit, Report) and unit.failed
+        return min(MAX_FAILURES, sum(run.ending is not None for run in self._runs.values()) + more)
+
+    def changed_failures(self, before: Invocation | None) -> tuple[list[Event], list[Event]]:
+        """Return the failures that there are now, and those that there are no longer."""
+        old, new = before.failures() if before is not None else [], self.failures()
+        return [each for each in new if each not in old], [each for each in old if each not in new]
+
+    def others(self, before: Self | None, tables: schema.Tables, now: float) -> list[dict[str, Any]]:
+        """Return the actions that put the events of its failures, and take back what is none any more."""
+        made, gone = self.changed_failures(before)
+        replaced = [key_of(each) for each in made]
+        put = [of_report(each, tables.monitoring, now) for each in made]
+        return put + [
+            withdrawn(each, tables.monitoring, now) for each in gone if key_of(each) not in replaced
+        ]
 
     def failures(self) -> list[Event]:
         """Return the events of the attempts that Lambda ended and that wrote no end of their own."""
@@ -232,6 +255,15 @@ class Invocation:
                 attempts.append(run)
                 begins = EXACT.subtract(Decimal(run.at_ms), run.duration_ms)
         return attempts[::-1]
+
+
+def _matters(event: Event) -> bool:
+    return (
+        event.is_domain
+        or event.type == AgentEventType.INVOCATION_STARTED
+        or event.type in _ENDS
+        or (event.call is not None and bool(event.call.cost))
+    )
 
 
 def _in_order(entries: Mapping[str, _Entry]) -> list[_Moment]:
@@ -303,69 +335,3 @@ def _hour(at_ms: int) -> str:
 
 def _day(hour: str) -> str:
     return schema.day_bucket(hour[2:])
-
-
-class Workflow:
-    """Who took part in a workflow, and how it ended: its last ending counts, whichever comes first."""
-
-    __slots__ = ("_booked", "agents", "ended", "touches", "version")
-
-    def __init__(self, version: int = 0, text: str | None = None) -> None:
-        self.version = version
-        self.touches: set[Key] = set()
-        """The counters that its contributions may change, at most."""
-        raw: dict[str, Any] = json.loads(text) if text else {"agents": [], "ended": None}
-        self.agents: set[str] = set(raw["agents"])
-        self._booked: Increments | None = None
-        self.ended: tuple[str, str, str] | None = tuple(raw["ended"]) if raw["ended"] else None
-        """(time, event id, "c" for completed or "f" for failed)"""
-        self._note()
-
-    def copy(self) -> Workflow:
-        """Return a copy to add to."""
-        twin = Workflow(self.version)
-        twin.agents, twin.ended, twin.touches = set(self.agents), self.ended, set(self.touches)
-        return twin
-
-    def text(self) -> str:
-        """Return the state as JSON."""
-        return json.dumps({"agents": sorted(self.agents), "ended": self.ended}, separators=(",", ":"))
-
-    def changes(self, event: Event) -> bool:
-        """Whether an event adds to what is known."""
-        return event.agent not in self.agents or self._ending(event) != self.ended
-
-    def add_event(self, event: Event) -> None:
-        """Add an event."""
-        self.agents.add(event.agent)
-        self.ended = self._ending(event)
-        self._note()
-
-    def _note(self) -> None:
-        self._booked = None
-        if self.ended is not None:
-            hour = schema.hour_bucket(self.ended[0])
-            self.touches |= {(hour, schema.TOTAL), (hour, schema.OUTCOMES)}
-
-    def _ending(self, event: Event) -> tuple[str, str, str] | None:
-        if event.type == AgentEventType.WORKFLOW_COMPLETED:
-            found = (event.at, event.id, "c")
-        elif event.type == AgentEventType.WORKFLOW_FAILED:
-            found = (event.at, event.id, "f")
-        else:
-            return self.ended
-        return max(self.ended, found) if self.ended else found
-
-    def contributions(self) -> Increments:
-        """Return what this workflow adds to the counters of the hour it ended in."""
-        if self._booked is None:
-            increments: Increments = {}
-            if self.ended is not None:
-                at, _, outcome = self.ended
-                hour = schema.hour_bucket(at)
-                total = "completed" if outcome == "c" else "failed"
-                add(increments, (hour, schema.TOTAL), f"workflows_{total}", 1)
-                for agent in self.agents:
-                    add(increments, (hour, schema.OUTCOMES), f"{outcome}.{agent}", 1)
-            self._booked = increments
-        return self._booked

@@ -22,11 +22,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from agentops_monitoring.ledger import rollup, schema
-from agentops_monitoring.ledger.allocation import Workflow
 from agentops_monitoring.ledger.exact import Number
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.totals import Rollups, Totals, TypeTotals, rollups
+from agentops_monitoring.ledger.workflows import Workflow
 
 _PARALLEL = 8
 _OUTCOMES = 100

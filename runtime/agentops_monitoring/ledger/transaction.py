@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
-from agentops_monitoring.ledger.allocation import Invocation, Workflow
+from agentops_monitoring.ledger.allocation import Invocation
 from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import Number, dynamo
-from agentops_monitoring.ledger.items import Written, key_of, of_report, withdrawn
+from agentops_monitoring.ledger.items import Written
 from agentops_monitoring.ledger.payload import Attributes, pack
 from agentops_monitoring.ledger.receipts import Receipt
+from agentops_monitoring.ledger.state import State, Unit
+from agentops_monitoring.ledger.states import concerned
 
 MAX_ACTIONS = 100
 MAX_BYTES = 3_500_000
 """DynamoDB: 100 actions, 4 MB. The bytes are estimated, hence the distance."""
-
-State = Invocation | Workflow | Receipt
-Unit = Event | Report
-
-
-def receipt_key(event: Event) -> str | None:
-    """Return the key of the state of the message that an event is a receipt of; None for any other event."""
-    if event.type != AgentEventType.MESSAGE_RECEIVED:
-        return None
-    message = rollup.message_id(event)
-    return None if message is None else schema.receipt_pk(event.agent, message)
 
 
 class Plan:
@@ -46,7 +36,7 @@ class Plan:
         self._size = 0
         self._counters: set[rollup.Key] = set()
         self._puts = 0
-        self._failures: dict[str, int] = {}
+        self._others: dict[str, int] = {}
         self._marks: set[str | None] = set()
         self.written: list[Written] = []
         self.reports: list[Report] = []
@@ -62,104 +52,74 @@ class Plan:
 
     def try_event(self, written: Written) -> bool:
         """Add an event if there is room for it and all that it touches."""
-        event = written.event
         if written.mark is not None and written.mark in self._marks:
             return False
-        touched: list[tuple[str, type[State]]] = []
-        workflow_key = schema.workflow_pk(event.workflow_id)
-        if self._state(workflow_key, Workflow).changes(event):  # type: ignore[union-attr]
-            touched.append((workflow_key, Workflow))
-        counters = set(written.increments)
-        if event.request_id is not None and Invocation.concerns(event):
-            key = schema.invocation_pk(self._stream, event.request_id)
-            touched.append((key, Invocation))
-            if event.type == AgentEventType.INVOCATION_STARTED:
-                counters |= self._state(key, Invocation).touched_by_start(event.agent)  # type: ignore[union-attr]
-        receipt = receipt_key(event)
-        if receipt is not None and self._state(receipt, Receipt).changes(event):  # type: ignore[union-attr]
-            touched.append((receipt, Receipt))
-            counters |= rollup.received(event).keys()
-        if not self._try(len(written.actions), written.size, counters, event.at[:13], touched):
+        event = written.event
+        touched = [
+            (key, kind)
+            for key, kind in concerned(event, self._stream)
+            if self._state(key, kind).changes(event)
+        ]
+        if not self._try(event, touched, set(written.increments), len(written.actions), written.size):
             return False
         self.written.append(written)
         self._marks.add(written.mark)
-        for key, kind in touched:
-            self._changing(key, kind).add_event(event)
         return True
+
+    def try_report(self, report: Report) -> bool:
+        """Add a report if there is room; one that is booked already takes none."""
+        touched = concerned(report, self._stream)
+        if not any(self._state(key, kind).changes(report) for key, kind in touched):
+            self.repeated_reports += 1
+            return True
+        if not self._try(report, touched, set(), 0, 0):
+            return False
+        self.reports.append(report)
+        return True
+
+    def _try(
+        self,
+        unit: Unit,
+        touched: list[tuple[str, type[State]]],
+        counters: set[rollup.Key],
+        puts: int,
+        size: int,
+    ) -> bool:
+        others = dict(self._others)
+        for key, kind in touched:
+            state, before = self._state(key, kind), self._known.get(key)
+            counters |= state.touches | state.touched_by(unit)
+            # Items that it has already may go, and others come.
+            others[key] = state.most_others(unit) + (before.most_others() if before is not None else 0)
+        counters |= self._counters
+        states = len(self.states) + sum(key not in self.states for key, _ in touched)
+        actions = self._puts + puts + states + len(counters) + sum(others.values())
+        if self and (actions > MAX_ACTIONS or self._size + size > MAX_BYTES):
+            return False
+        self._puts += puts
+        self._size += size
+        self._counters = counters
+        self._others = others
+        for key, kind in touched:
+            if key not in self.states:
+                self.states[key] = self._state(key, kind).copy()
+            self.states[key].add(unit)
+        return True
+
+    def _state(self, key: str, kind: type[State]) -> State:
+        found = self.states.get(key) or self._known.get(key)
+        return found if found is not None else kind()
 
     def handoffs(self) -> Iterator[Event]:
         """Return the receipts of messages that were not known before."""
         for each in self.written:
             event = each.event
             if event.type == AgentEventType.MESSAGE_RECEIVED:
-                key = receipt_key(event)
+                key = Receipt.key(event, self._stream)
                 state = self.states.get(key or "")
                 first = isinstance(state, Receipt) and state.first == (event.at, event.id)
                 if key is None or (first and key not in self._known):
                     yield event
-
-    def try_report(self, report: Report) -> bool:
-        """Add a report if there is room; one that is booked already takes none."""
-        key = schema.invocation_pk(self._stream, report.request_id)
-        if self._state(key, Invocation).has_report(report):  # type: ignore[union-attr]
-            self.repeated_reports += 1
-            return True
-        at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
-        counters = self._state(key, Invocation).touched_by_report(report.at_ms)  # type: ignore[union-attr]
-        if not self._try(0, 0, counters, at, [(key, Invocation)], report):
-            return False
-        self._changing(key, Invocation).add_report(report)  # type: ignore[union-attr]
-        self.reports.append(report)
-        return True
-
-    def _try(
-        self,
-        puts: int,
-        size: int,
-        counters: set[rollup.Key],
-        hour: str,
-        touched: list[tuple[str, type[State]]],
-        report: Report | None = None,
-    ) -> bool:
-        bound = set(counters)
-        failures = dict(self._failures)
-        for key, kind in touched:
-            if kind is Invocation:
-                failures[key] = self._most_failures(key, report is not None and report.failed)
-            # What it may touch already, and what it may touch with the addition.
-            bound |= self._state(key, kind).touches
-            bound |= {(f"H#{hour}", name) for name in (schema.TOTAL, schema.TYPES, schema.OUTCOMES)}
-        if report is not None:
-            bound |= {
-                (bucket, name)
-                for bucket in (f"H#{hour}", f"D#{hour[:10]}")
-                for name in (schema.TOTAL, schema.agent_key(report.agent))
-            }
-        new_states = sum(1 for key, _ in touched if key not in self.states)
-        actions = self._puts + puts + len(self.states) + new_states + len(self._counters | bound)
-        actions += sum(failures.values())
-        if self and (actions > MAX_ACTIONS or self._size + size > MAX_BYTES):
-            return False
-        self._puts += puts
-        self._size += size
-        self._counters |= bound
-        self._failures = failures
-        return True
-
-    def _most_failures(self, key: str, another: bool) -> int:
-        """How many items of failures a state may change at most: those that it has, and those to come."""
-        before, after = self._known.get(key), self._state(key, Invocation)
-        found = after.most_failures + another  # type: ignore[union-attr]
-        return found + (before.most_failures if isinstance(before, Invocation) else 0)
-
-    def _state(self, key: str, kind: type[State]) -> State:
-        found = self.states.get(key) or self._known.get(key)
-        return found if found is not None else kind()
-
-    def _changing(self, key: str, kind: type[State]) -> State:
-        if key not in self.states:
-            self.states[key] = self._state(key, kind).copy()
-        return self.states[key]
 
     def increments(self) -> rollup.Increments:
         """Return what the transaction adds to the counters."""
@@ -179,21 +139,18 @@ class Plan:
         for key, state in self.states.items():
             if isinstance(state, Invocation):
                 known = self._known.get(key)
-                before = known.failures() if isinstance(known, Invocation) else []
-                after = state.failures()
-                made += [each for each in after if each not in before]
-                gone += [each for each in before if each not in after]
+                more, less = state.changed_failures(known if isinstance(known, Invocation) else None)
+                made += more
+                gone += less
         return made, gone
 
     def actions(self, increments: rollup.Increments) -> list[dict[str, Any]]:
         """Return the transaction's actions: puts of events in their order, then all that has no condition on
-        its own event: failures made of reports, states, counters."""
+        its own event: states, what comes with them, counters."""
         actions = [action for each in self.written for action in each.actions]
-        made, gone = self.failures()
-        table, replaced = self._tables.monitoring, [key_of(each) for each in made]
-        actions += [of_report(each, table, self._now) for each in made]
-        actions += [withdrawn(each, table, self._now) for each in gone if key_of(each) not in replaced]
-        actions += [self._put_state(key, state) for key, state in self.states.items()]
+        for key, state in self.states.items():
+            actions.append(self._put_state(key, state))
+            actions += state.others(self._known.get(key), self._tables, self._now)
         actions += [
             update_counters(self._tables.ledger, key, counters, self._shard, self._now)
             for key, counters in increments.items()

@@ -14,16 +14,16 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from agentops_monitoring.ledger import rollup, schema
-from agentops_monitoring.ledger.allocation import Invocation, Workflow
 from agentops_monitoring.ledger.events import Event, Reject, Report, number_of
 from agentops_monitoring.ledger.exact import EXACT
 from agentops_monitoring.ledger.items import Written, render
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
-from agentops_monitoring.ledger.receipts import Receipt
 from agentops_monitoring.ledger.requests import LedgerBusy, Requests
-from agentops_monitoring.ledger.transaction import Plan, State, Unit, receipt_key
+from agentops_monitoring.ledger.state import State, Unit
+from agentops_monitoring.ledger.states import concerned
+from agentops_monitoring.ledger.transaction import MAX_ACTIONS, Plan
 
 _BUSY_REASONS = frozenset(
     ("ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict")
@@ -128,7 +128,7 @@ class LedgerWriter:
         result.rejects += refused
         units = _distinct([*batch.events, *assembled, *batch.reports], result)
         rendered: dict[str, Written] = {}
-        known = self._load(_keys(units, batch.stream))
+        known = self._load({key: kind for unit in units for key, kind in concerned(unit, batch.stream)})
         queue = deque(units)
         shard = schema.shard_of(batch.stream, self._shards)
         limit, fruitless = len(units), 0
@@ -198,6 +198,9 @@ class LedgerWriter:
             actions = plan.actions(increments)
         except OverflowError as error:
             return _Failure(str(error), invalid=str(error))
+        if len(actions) > MAX_ACTIONS:
+            # The plan's bound was too low; fewer units at once are fewer actions.
+            return _Failure("", invalid=f"it takes {len(actions)} actions, a transaction {MAX_ACTIONS}")
         try:
             self._requests.send(
                 "transact_write_items", TransactItems=actions, ClientRequestToken=uuid.uuid4().hex
@@ -259,21 +262,6 @@ def _distinct(units: list[Unit], result: WriteResult) -> list[Unit]:
         else:
             kept[key] = unit
     return list(kept.values())
-
-
-def _keys(units: Iterable[Unit], stream: str) -> dict[str, type[State]]:
-    keys: dict[str, type[State]] = {}
-    for unit in units:
-        if isinstance(unit, Report):
-            keys[schema.invocation_pk(stream, unit.request_id)] = Invocation
-            continue
-        keys[schema.workflow_pk(unit.workflow_id)] = Workflow
-        receipt = receipt_key(unit)
-        if receipt is not None:
-            keys[receipt] = Receipt
-        if unit.request_id is not None and Invocation.concerns(unit):
-            keys[schema.invocation_pk(stream, unit.request_id)] = Invocation
-    return keys
 
 
 def _sources(unit: Unit) -> Iterable[Any]:

@@ -7,8 +7,9 @@ from itertools import islice, permutations
 
 import pytest
 
-from agentops_monitoring.ledger.allocation import Invocation, Workflow
+from agentops_monitoring.ledger.allocation import Invocation
 from agentops_monitoring.ledger.events import Event, LlmCall, Report, Source
+from agentops_monitoring.ledger.workflows import Workflow
 from agentops_monitoring.pricing import TokenUsage
 
 START_MS = 1_795_334_400_000
@@ -34,10 +35,7 @@ def report(after_ms: int, duration: str, usd: str, *, id: str = "report") -> Rep
 def costs(*units: Event | Report) -> dict[str, Decimal]:
     invocation = Invocation()
     for unit in units:
-        if isinstance(unit, Report):
-            invocation.add_report(unit)
-        else:
-            invocation.add_event(unit)
+        invocation.add(unit)
     again = Invocation(1, invocation.text())
     assert again.contributions() == invocation.contributions()
     assert set(invocation.contributions()) <= invocation.touches
@@ -132,10 +130,10 @@ def test_a_workflow_ends_as_it_ended_last() -> None:
         event(2, "workflow_failed", 20),
     )
     assert workflow.changes(last)
-    workflow.add_event(last)
+    workflow.add(last)
     assert not workflow.changes(first)
     assert not workflow.changes(early)
-    workflow.add_event(early)
+    workflow.add(early)
     assert workflow.contributions() == {
         (HOUR, "TOTAL"): {"workflows_completed": 1},
         (HOUR, "OUTCOMES"): {"c.manager": 1},
