@@ -1,31 +1,24 @@
-"""`agentops-monitoring replay`: into the ledger what did not get there."""
+"""`agentops-monitoring replay`: into the ledger what did not get there. Repeating it changes nothing."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from agentops_monitoring import settings
-from agentops_monitoring.cli.exits import DONE, NOT_ALL, USAGE
-from agentops_monitoring.spill import SUFFIX, SpillFolder
-
-if TYPE_CHECKING:
-    from agentops_monitoring.ledger.direct import Replayed
+from agentops_monitoring.cli.exits import NOT_ALL, USAGE
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "replay",
-        help="write to the ledger what agents left in files",
-        description="Write to the ledger what agents could not, from the files that they left. What is in "
-        "the ledger already does not count twice. The tables are those that MONITORING_TABLE_NAME, "
-        "DECISIONS_TABLE_NAME and LEDGER_TABLE_NAME name.",
-        epilog="Exit code 0: all is in the ledger. 1: something is left. 2: wrong usage.",
+        help="write to the ledger what did not get there",
+        description="Write to the ledger what did not get there: from files that agents left (PATH), from "
+        "the dead-letter queue, from log groups, or what ingest kept of a later version. What is in the "
+        "ledger already does not count twice.",
+        epilog="Files go to the tables that MONITORING_TABLE_NAME, DECISIONS_TABLE_NAME and "
+        "LEDGER_TABLE_NAME name; all else goes through the ingest function of the plane of --environment. "
+        "Exit code 0: all is in the ledger. 1: something is left. 2: wrong usage. 130: interrupted.",
     )
     parser.add_argument(
         "paths",
@@ -33,79 +26,58 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PATH",
         help="files, or folders with files for these tables (default: AGENTOPS_SPILL_DIR)",
     )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--dlq",
+        nargs="?",
+        const="",
+        metavar="QUEUE",
+        help="the dead-letter queue: the plane's own, or one by name or URL",
+    )
+    source.add_argument(
+        "--from-logs",
+        action="store_true",
+        help="log groups: those of --log-group, or else the streams in which the ledger lacks events",
+    )
+    source.add_argument(
+        "--later", action="store_true", help="lines of a later version, after ingest was upgraded"
+    )
+    parser.add_argument("--log-group", action="append", default=[], metavar="GROUP", help="repeatable")
+    for name, default in (("start", "24 hours ago"), ("end", "now")):
+        parser.add_argument(
+            f"--{name}",
+            metavar="TIME",
+            help=f"with --log-group: a time in UTC (2026-11-22T08:00), or how long ago (90m, 36h, 7d); "
+            f"default: {default}",
+        )
+    parser.add_argument("--environment", metavar="NAME", help="of the plane (default: ENVIRONMENT)")
     parser.add_argument("--dry-run", action="store_true", help="say what there is, and write nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_replay)
+    parser.set_defaults(run=_run)
 
 
-def _replay(parsed: argparse.Namespace) -> int:
-    from botocore.exceptions import BotoCoreError
-
-    from agentops_monitoring.direct import Hopeless
-    from agentops_monitoring.ledger import direct
-
-    configured = settings.load()
-    table = configured.monitoring_table
-    default = None if parsed.paths else SpillFolder.from_environment(table)
-    missing = [path for path in parsed.paths if not os.path.exists(path)]
-    if missing or not (parsed.paths or default):
-        print(f"no such file or folder: {', '.join(missing)}" if missing else "name a PATH", file=sys.stderr)
+def _run(parsed: argparse.Namespace) -> int:
+    through_ingest = parsed.dlq is not None or parsed.from_logs or parsed.later
+    if through_ingest and parsed.paths:
+        print("name either a PATH or another source", file=sys.stderr)
         return USAGE
-    files: list[str] = []
-    others = 0
-    for path in [default.path] if default else parsed.paths:
-        if not default and not os.path.isdir(path):
-            files.append(path)
-            continue
-        folder = default or SpillFolder(path, table)
-        try:
-            found = folder.files()
-            names = os.listdir(path) if os.path.exists(path) else []
-        except OSError as error:
-            print(error, file=sys.stderr)
-            return NOT_ALL
-        others += sum(name.endswith(SUFFIX) for name in names) - len(found)
-        files += found
-    done: list[Replayed] = []
+    if (parsed.log_group or parsed.start or parsed.end) and not (parsed.from_logs and parsed.log_group):
+        print("--log-group, --start and --end go with --from-logs --log-group", file=sys.stderr)
+        return USAGE
+    if not through_ingest:
+        from agentops_monitoring.cli import files
+
+        return files.replay(parsed)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from agentops_monitoring.cli import through_ingest as ingest
+    from agentops_monitoring.cli.plane import NoPlane
+
     try:
-        writer = None if parsed.dry_run or not files else direct.ledger_writer(configured)
-    except (Hopeless, BotoCoreError) as error:  # a profile that is not there, a login that has ended
-        print(f"the ledger is out of reach: {error}", file=sys.stderr)
+        return ingest.replay(parsed)
+    except ingest.WrongUsage as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except (NoPlane, BotoCoreError, ClientError) as error:
+        print(f"not all was tried: {error}", file=sys.stderr)
         return NOT_ALL
-    for path in files:
-        done.append(direct.replay(path, writer))
-        if done[-1].state == "failed" and writer is not None:
-            break  # the next one would meet the same
-    untried = len(files) - len(done)
-    left = untried + sum(each.state in ("kept", "failed", "unreadable") for each in done)
-    if parsed.json:
-        document = {"table": table, "files": [each._asdict() for each in done], "untried": untried}
-        print(json.dumps({**document, "of_other_tables": others}, indent=2))
-    else:
-        _print_table(table, done, untried, others)
-    return NOT_ALL if left else DONE
-
-
-def _print_table(table: str, done: Sequence[Replayed], untried: int, others: int) -> None:
-    if done:
-        width = max(len(os.path.basename(each.path)) for each in done)
-        print(f"{'file':{width}}  {'state':10} {'events':>8} {'known':>8} {'refused':>8}")
-        for each in done:
-            name = os.path.basename(each.path)
-            print(
-                f"{name:{width}}  {each.state:10} {each.events:8,} {each.duplicates:8,} {each.refused:8,}"
-                + ("  last line torn" if each.torn else "")
-                + (f"  {each.reason}" if each.reason else "")
-            )
-    events = sum(each.events for each in done)
-    print(
-        f"{events:,} events from {_files(len(done))}, for {table}" if done else f"nothing waits for {table}"
-    )
-    if untried:
-        print(f"{_files(untried)} not tried")
-    if others:
-        print(f"{_files(others)} {'is' if others == 1 else 'are'} for other tables")
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}"
