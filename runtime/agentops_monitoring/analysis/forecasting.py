@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
 from numbers import Real
+from statistics import median
 
 LEVEL = 0.8
 """Share of the values to come that the intervals should hold; AWS's cost forecasts state the same one,
@@ -50,12 +52,14 @@ class Forecast:
     """The values to come, one for each step."""
 
     mean: tuple[float, ...]
+    """What errs least by its absolute error. The sum of many steps is better forecast from a history of sums:
+    values with rare peaks are usually below their average."""
     lower: tuple[float, ...]
     """`-inf` (0 for a history without negative values) where the history is too short to tell."""
     upper: tuple[float, ...]
     """`inf` where the history is too short to tell."""
     model: str
-    """`naive`, `seasonal_naive`, `drift`, `level`, `damped_trend` or `seasonal`."""
+    """A key of `Backtest.mae`, `naive` when that is empty."""
     backtest: Backtest
 
 
@@ -112,10 +116,14 @@ def forecast(history: Iterable[float | Decimal], horizon: int, season_length: in
 def _values(history: Iterable[float | Decimal]) -> list[float]:
     values = []
     for position, each in enumerate(history):
-        usable = isinstance(each, Real | Decimal) and not isinstance(each, bool)
-        if not usable or not abs(each) <= _MAX_VALUE:
+        value = math.nan
+        if isinstance(each, Real | Decimal) and not isinstance(each, bool):
+            # An integer may be larger than any float, a Decimal a signalling NaN.
+            with suppress(OverflowError, ValueError):
+                value = float(each)
+        if not abs(value) <= _MAX_VALUE:
             raise ValueError(f"history[{position}] is {each!r}, not a finite number within ±{_MAX_VALUE:g}")
-        values.append(float(each))
+        values.append(value)
     if not values:
         raise ValueError("history is empty")
     return values
@@ -149,6 +157,24 @@ class _SeasonalNaive(_Model):
 
     def predict(self, steps: int) -> list[float]:
         return [self._last[step % len(self._last)] for step in range(steps)]
+
+
+class _Median(_Model):
+    """The median of the last values of the same phase: what is unusual does not move it."""
+
+    def __init__(self, window: int, season: int = 1) -> None:
+        self._window, self._season = window, season
+        self._last: list[float] = []
+
+    def update(self, value: float) -> None:
+        self._last.append(value)
+        del self._last[: -self._season * self._window]
+
+    def predict(self, steps: int) -> list[float]:
+        season = min(self._season, len(self._last))
+        last = self._last[::-1]
+        cycle = [median(last[season - 1 - step :: season]) for step in range(min(season, steps))]
+        return [cycle[step % season] for step in range(steps)]
 
 
 class _Drift(_Model):
@@ -242,6 +268,7 @@ def _models(season: int) -> dict[str, _Model]:
         models["seasonal_naive"] = _SeasonalNaive(season)
     models["drift"] = _Drift()
     models["level"] = _Best([_Smoothing(alpha) for alpha in (0.02, 0.1, 0.3, 0.6)])
+    models["median"] = _Best([_Median(window) for window in (5, 15, 50)])
     models["damped_trend"] = _Best(
         [
             _Smoothing(alpha, alpha * share, phi)
@@ -249,6 +276,7 @@ def _models(season: int) -> dict[str, _Model]:
         ]
     )
     if season > 1:
+        models["seasonal_median"] = _Best([_Median(window, season) for window in (3, 7)], season)
         models["seasonal"] = _Best(
             [
                 _Smoothing(alpha, 0.0, 0.0, gamma, season)
