@@ -27,13 +27,15 @@ from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import EXACT, share
 from agentops_monitoring.ledger.failures import Ending, Place, failure
 from agentops_monitoring.ledger.items import key_of, of_report, withdrawn
-from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add, merge, of_event
+from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add, merge, of_event, spend, of_workflow
 from agentops_monitoring.ledger.state import State, Unit
 
 _START, _DOMAIN, _CALL, _END = "s", "d", "c", "e"
 _ENDS = (AgentEventType.INVOCATION_COMPLETED, AgentEventType.INVOCATION_FAILED)
 MAX_FAILURES = 8
 """Of one invocation; Lambda tries three times at most, but an agent may print what looks like reports."""
+PROVISIONED = "provisioned-concurrency"
+"""`initialization` of a start whose environment had been kept ready: `AWS_LAMBDA_INITIALIZATION_TYPE`."""
 _ZERO = Decimal(0)
 
 
@@ -44,7 +46,8 @@ class _Entry(NamedTuple):
     at_ms: int
     kind: str
     value: str
-    """The metric of a domain event, the USD of a model call, the span that ended."""
+    """The metric of a domain event, the USD of a model call, the span that ended, how a start's environment
+    came to be."""
     place: Place | None = None
     """Of a start."""
 
@@ -64,6 +67,8 @@ class _Run(NamedTuple):
     billed_ms: int
     init_ms: Decimal
     cost: Decimal
+    provisioned_cost: Decimal
+    """Instead, where the attempt's start says that its environment had been kept ready."""
     status: str
     agent: str
     ending: Ending | None = None
@@ -85,8 +90,8 @@ class Invocation(State):
             raw = json.loads(text)
             for event_id, (*entry, place) in raw["entries"].items():
                 self._add_entry(event_id, _Entry._make([*entry, Place(*place) if place else None]))
-            for report_id, (at_ms, duration, billed, init, cost, *rest, ending) in raw["runs"].items():
-                amounts = at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost)
+            for report_id, (at_ms, duration, billed, init, cost, ready, *rest, ending) in raw["runs"].items():
+                amounts = at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost), Decimal(ready)
                 run = _Run._make([*amounts, *rest, Ending(*ending) if ending else None])
                 self._add_run(report_id, run)
 
@@ -101,8 +106,8 @@ class Invocation(State):
         """Return the state as JSON."""
         runs = {
             key: [
-                run.at_ms, str(run.duration_ms), run.billed_ms, str(run.init_ms), str(run.cost), run.status,
-                run.agent, run.ending,
+                run.at_ms, str(run.duration_ms), run.billed_ms, str(run.init_ms), str(run.cost),
+                str(run.provisioned_cost), run.status, run.agent, run.ending,
             ]
             for key, run in self._runs.items()
         }  # fmt: skip
@@ -133,7 +138,7 @@ class Invocation(State):
         elif event.type in _ENDS:
             kind, value = _END, event.span_id
         elif not event.is_domain:
-            kind, value, place = _START, "", Place.of(event)
+            kind, value, place = _START, str(event.fields().get("initialization") or "")[:64], Place.of(event)
         self._add_entry(event.id, _Entry(event.seq, event.at_ms, kind, value, place))
 
     def _add_entry(self, event_id: str, entry: _Entry) -> None:
@@ -142,7 +147,7 @@ class Invocation(State):
         if entry.kind == _CALL:
             self.touches.add((_hour(entry.at_ms), schema.TYPES))
         elif entry.place is not None:
-            self.touches |= self._touched_by_start(entry.place.agent)
+            self.touches |= self._touched_by_start(entry.place)
 
     def _add_report(self, report: Report) -> None:
         ending = Ending(
@@ -162,6 +167,7 @@ class Invocation(State):
             report.billed_ms,
             report.init_ms,
             report.cost,
+            report.cost if report.provisioned_cost is None else report.provisioned_cost,
             report.status,
             report.agent,
             ending if report.failed else None,
@@ -178,22 +184,23 @@ class Invocation(State):
         if isinstance(unit, Report):
             return self._touched_by_report(unit.at_ms, unit.agent)
         if unit.type == AgentEventType.INVOCATION_STARTED:
-            return self._touched_by_start(unit.agent)
+            return self._touched_by_start(Place.of(unit))
         return {(schema.hour_bucket(unit.at), schema.TYPES)} if unit.call is not None else set()
 
-    def _touched_by_start(self, agent: str) -> set[Key]:
-        # Failures may become this agent's.
-        return {(_hour(run.at_ms), schema.agent_key(agent)) for run in self._runs.values()}
+    def _touched_by_start(self, place: Place) -> set[Key]:
+        # Failures may become this agent's, and compute this workflow's.
+        found = {(_hour(run.at_ms), schema.agent_key(place.agent)) for run in self._runs.values()}
+        return found | {_spend_key(place)} if found else found
 
     def _touched_by_report(self, at_ms: int, agent: str) -> set[Key]:
         hour = _hour(at_ms)
         # A failure is that of the agent whose start is found.
-        agents = {agent, *(entry.place.agent for entry in self._entries.values() if entry.place)}
-        return {
-            (bucket, name)
-            for bucket in (hour, _day(hour))
-            for name in (schema.TOTAL, schema.TYPES, *map(schema.agent_key, agents))
-        }
+        places = [entry.place for entry in self._entries.values() if entry.place]
+        agents = {agent, *(place.agent for place in places)}
+        keys = [schema.TOTAL, *map(schema.agent_key, agents)]
+        spent = {(bucket, key) for bucket in schema.spend_buckets(hour[2:]) for key in keys}
+        spent |= {_spend_key(place) for place in places}
+        return spent | {(hour, key) for key in (*keys, schema.TYPES)}
 
     def most_others(self, unit: Unit | None = None) -> int:
         """Return how many failures there are at most, once this is added."""
@@ -233,10 +240,16 @@ class Invocation(State):
                 end = start
                 while end < len(entries) and entries[end].clock <= run.at_ms:
                     end += 1
+                starts = [entry for _, entry in entries[start:end] if entry.kind == _START]
+                if starts and starts[-1].value == PROVISIONED:
+                    run = run._replace(cost=run.provisioned_cost)
+                    _count_provisioned(run, increments)
                 _book_run(run, increments)
                 _allocate_run(run, entries[start:end], increments)
+                places = [entry.place for entry in starts if entry.place]
+                if places:
+                    merge(increments, of_workflow(places[-1].workflow_id, run.agent, run.cost))
                 if run.ending is not None:
-                    places = [entry.place for _, entry in entries[start:end] if entry.place]
                     # An end without its start, which may have got lost, is an end nevertheless.
                     if (places[-1].span_id not in ended) if places else ended <= begun:
                         failures.append(failure(run.ending, places[-1] if places else None))
@@ -304,7 +317,12 @@ def _book_run(run: _Run, increments: Increments) -> None:
             add(increments, (hour, key), "cold_starts", 1)
         if run.status != "success":
             add(increments, (hour, key), "failed_runs", 1)
-        add(increments, (_day(hour), key), "compute_cost", run.cost)
+    merge(increments, spend(hour[2:], run.agent, "compute_cost", run.cost))
+
+
+def _count_provisioned(run: _Run, increments: Increments) -> None:
+    for key in (schema.TOTAL, schema.agent_key(run.agent)):
+        add(increments, (_hour(run.at_ms), key), "provisioned_runs", 1)
 
 
 def _allocate_run(run: _Run, moments: list[_Moment], increments: Increments) -> None:
@@ -329,9 +347,9 @@ def _allocate_run(run: _Run, moments: list[_Moment], increments: Increments) -> 
         add(increments, key, f"c.{OVERHEAD}", rest)
 
 
+def _spend_key(place: Place) -> Key:
+    return schema.workflow_bucket(place.workflow_id), schema.SPEND
+
+
 def _hour(at_ms: int) -> str:
     return schema.hour_bucket(datetime.fromtimestamp(at_ms / 1000, UTC).isoformat())
-
-
-def _day(hour: str) -> str:
-    return schema.day_bucket(hour[2:])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
+
 from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, RECORDS, AgentEventType
-from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger import schema, sketch
 from agentops_monitoring.ledger.events import Event, LlmCall, number_of
 from agentops_monitoring.ledger.exact import EXACT, Number
 
@@ -13,6 +17,11 @@ Key = tuple[str, str]
 Increments = dict[Key, dict[str, Number]]
 
 OVERHEAD = "overhead"
+_LARGEST = 10**12
+"""Of a duration in milliseconds, 31 years, and of any other number that an agent states."""
+_LEAST = Decimal("1e-18")
+"""Its last digit. Both bounds leave a counter digits for 10⁸ values; where they end, none could be added."""
+_ROUND = Context(prec=38, rounding=ROUND_HALF_EVEN)
 _MAX_MESSAGE_ID = 250
 """Beside an agent's 256 characters, each of four bytes, in a partition key: 2,048 bytes."""
 UNATTRIBUTED_LLM = str(AgentEventType.LLM_USAGE)
@@ -55,9 +64,10 @@ def minus(after: Increments, before: Increments) -> Increments:
 
 def of_event(event: Event) -> Increments:
     """Return an event's own increments: all but what depends on its invocation or workflow."""
-    hour, day = schema.hour_bucket(event.at), schema.day_bucket(event.at)
+    hour = schema.hour_bucket(event.at)
     agent = schema.agent_key(event.agent)
-    counters = _counters(event)
+    call = _of_call(event, event.call) if event.call is not None else {}
+    counters = _counters(event) | call
     metric = event.metric if event.metric in BUILT_IN or event.metric in RECORDS else CUSTOM_EVENT
     increments: Increments = {
         (hour, schema.TOTAL): counters,
@@ -65,10 +75,11 @@ def of_event(event: Event) -> Increments:
         (hour, schema.TYPES): {f"n.{event.metric}": 1},
     }
     if event.call is not None:
-        increments[hour, schema.model_key(event.call.model)] = _of_call(event.call)
+        increments[hour, schema.model_key(event.call.model)] = call
         if event.call.cost is not None:
-            for key in (schema.TOTAL, agent):
-                increments[day, key] = {"llm_cost": event.call.cost}
+            merge(increments, spend(event.at, event.agent, "llm_cost", event.call.cost))
+            model = event.call.model
+            merge(increments, of_workflow(event.workflow_id, event.agent, event.call.cost, model))
             if event.request_id is None:
                 add(increments, (hour, schema.TYPES), f"c.{UNATTRIBUTED_LLM}", event.call.cost)
     elif event.type == AgentEventType.MESSAGE_SENT:
@@ -78,6 +89,37 @@ def of_event(event: Event) -> Increments:
     elif event.type == AgentEventType.MESSAGE_RECEIVED and message_id(event) is None:
         merge(increments, received(event))
     return increments
+
+
+def spend(at: str, agent: str, name: str, usd: Decimal) -> Increments:
+    """Return what an amount of money adds to the budgets of its day and its month."""
+    keys = schema.TOTAL, schema.agent_key(agent)
+    return {(bucket, key): {name: usd} for bucket in schema.spend_buckets(at) for key in keys}
+
+
+def days_of(keys: Iterable[Key]) -> set[str]:
+    """Return the days whose hours are among some counters."""
+    return {bucket[2:12] for bucket, _ in keys if bucket.startswith(schema.HOUR)}
+
+
+def of_workflow(workflow_id: str, agent: str, usd: Decimal, model: str = "") -> Increments:
+    """Return what an amount adds to the spend of a workflow; without a model it is of compute."""
+    if not usd:
+        return {}
+    counters: dict[str, Number] = {"llm_cost" if model else "compute_cost": usd, f"a.{agent}": usd}
+    if model:
+        counters[f"m.{model}"] = usd
+    return {(schema.workflow_bucket(workflow_id), schema.SPEND): counters}
+
+
+def measure(data: Mapping[str, Any], name: str) -> Number | None:
+    """Return a number that an agent states, as it is summed up; None for what is none or out of bounds."""
+    value = number_of(data, name)
+    if value is None or not -_LARGEST < value < _LARGEST:
+        return None
+    if type(value) is Decimal and value != (rounded := _ROUND.quantize(value, _LEAST)):
+        return rounded
+    return value  # type: ignore[no-any-return]
 
 
 def message_id(event: Event) -> str | None:
@@ -90,9 +132,7 @@ def received(event: Event) -> Increments:
     """Return what a message adds that was received; see `receipts`."""
     hour, data = schema.hour_bucket(event.at), event.fields()
     counters: dict[str, Number] = {"messages_received": 1}
-    latency = number_of(data, "latency_ms")
-    if latency is not None:
-        counters |= {"handoff_ms": latency, "handoff_n": 1}
+    counters |= _timed("handoff", sketch.HANDOFF, measure(data, "latency_ms"))
     keys = [schema.TOTAL, schema.agent_key(event.agent)]
     increments: Increments = {(hour, key): dict(counters) for key in keys}
     pair = pair_of(event)
@@ -114,30 +154,29 @@ def pair_of(event: Event) -> tuple[str, str] | None:
 
 
 def _counters(event: Event) -> dict[str, Number]:
-    data = event.fields()
     counters: dict[str, Number] = {"events": 1}
     match event.type:
-        case AgentEventType.LLM_USAGE if event.call is not None:
-            counters |= _of_call(event.call)
-            _add_sum(counters, "llm_ms", number_of(data, "duration_ms"))
         case AgentEventType.DECISION_MADE:
-            confidence = number_of(data, "confidence_score")
+            confidence = measure(event.fields(), "confidence_score")
             if confidence is not None:
                 counters |= {"confidence_sum": confidence, "confidence_n": 1}
         case AgentEventType.MESSAGE_SENT:
             counters["messages_sent"] = 1
         case AgentEventType.INVOCATION_COMPLETED | AgentEventType.INVOCATION_FAILED:
-            counters["handler_n"] = 1
-            _add_sum(counters, "handler_ms", number_of(data, "duration_ms"))
+            if event.type == AgentEventType.INVOCATION_FAILED:
+                counters["errors"] = 1
+            counters |= _timed("handler", sketch.HANDLER, measure(event.fields(), "duration_ms"))
     return counters
 
 
-def _add_sum(counters: dict[str, Number], name: str, value: Number | None) -> None:
-    if value:
-        counters[name] = value
+def _timed(name: str, quantiles: str, milliseconds: Number | None) -> dict[str, Number]:
+    """Return the counters of a duration: how many there are, their sum, their quantiles."""
+    if milliseconds is None:
+        return {}
+    return {f"{name}_n": 1, f"{name}_ms": milliseconds, sketch.counter(quantiles, milliseconds): 1}
 
 
-def _of_call(call: LlmCall) -> dict[str, Number]:
+def _of_call(event: Event, call: LlmCall) -> dict[str, Number]:
     usage = call.usage
     counters: dict[str, Number] = {"llm_calls": 1}
     tokens = (
@@ -148,6 +187,7 @@ def _of_call(call: LlmCall) -> dict[str, Number]:
         ("cache_write_1h_tokens", usage.cache_write_1h_tokens),
     )
     counters |= {name: count for name, count in tokens if count}
+    counters |= _timed("llm", sketch.LLM, measure(event.fields(), "duration_ms"))
     if call.cost is None:
         counters["unpriced"] = 1
     else:

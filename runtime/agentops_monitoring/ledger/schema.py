@@ -14,6 +14,14 @@
     `H#<hour>#<shard>`        `TYPES`                `n.<type>` events, `c.<type>` their EventCost
     `H#<hour>#<shard>`        `OUTCOMES`             `c.<agent>`, `f.<agent>` workflows ended well, badly
     `D#<day>#<shard>`         `TOTAL`, `AGENT#<a>`   the day's spend, for budgets
+    `M#<month>#<shard>`       `TOTAL`, `AGENT#<a>`   the month's spend
+    `D#<day>`, `M#<month>`    as an hour's           what the hours of a closed day or month add up to
+    `FOLD#<shard>`            `D#<day>`              `ver` rises with additions that the fold has to see
+    `FOLDED`                  `D#<day>`, `M#<m>`     `seen`: up to which of them a day or month is folded
+    `WS#<workflow>#<shard>`   `SPEND`                a workflow's spend: `llm_cost`, `compute_cost`, and of both
+                                                     `a.<agent>`, `m.<model>`
+    `ALERT#<period>`          `<budget>#<threshold>`  that it was told, see `alerts`
+    `ALERT#PENDING`           `<alert>`              an alert that is not known to be sent, until it is
     `INV#<stream>#<request>`  `STATE`                an invocation, versioned (`allocation`)
     `WF#<workflow>`           `STATE`                a workflow's agents and outcome, versioned
     `MSG#<agent>#<message>`   `STATE`                the first receipt of a message, versioned
@@ -29,6 +37,7 @@ Hours, days and months are UTC. The shard is a hash of the log stream: a reader 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -37,6 +46,12 @@ STATE = "STATE"
 TOTAL = "TOTAL"
 TYPES = "TYPES"
 OUTCOMES = "OUTCOMES"
+SPEND = "SPEND"
+PENDING_ALERTS = "ALERT#PENDING"
+
+HOUR, DAY, MONTH = "H#", "D#", "M#"
+MARK = "FOLD"
+FOLDED = "FOLDED"
 
 INDEX_SHARDS = 4
 _DAY_S = 86_400
@@ -79,12 +94,32 @@ def shard_of(stream: str, count: int) -> int:
 
 def hour_bucket(at: str) -> str:
     """Return `H#2026-11-22T08` for an RFC 3339 time."""
-    return f"H#{at[:13]}"
+    return f"{HOUR}{at[:13]}"
 
 
 def day_bucket(at: str) -> str:
     """Return `D#2026-11-22`."""
-    return f"D#{at[:10]}"
+    return f"{DAY}{at[:10]}"
+
+
+def month_bucket(at: str) -> str:
+    """Return `M#2026-11`."""
+    return f"{MONTH}{at[:7]}"
+
+
+def spend_buckets(at: str) -> tuple[str, str]:
+    """Return where the spend of a time is summed up for budgets: its day and its month."""
+    return day_bucket(at), month_bucket(at)
+
+
+def workflow_bucket(workflow_id: str) -> str:
+    """Return `WS#<workflow>`, where a workflow's spend is counted."""
+    return f"WS#{workflow_id}"
+
+
+def alert_pk(period: str) -> str:
+    """Return the partition key of what was told in a period: a bucket of a day, a month or a workflow."""
+    return f"ALERT#{period}"
 
 
 def _quote(name: str) -> str:
@@ -184,4 +219,16 @@ def raw_ttl_s() -> int:
     return int(os.environ.get("AGENTOPS_RAW_TTL_DAYS") or 90) * _DAY_S
 
 
-ROLLUP_TTL_S = 400 * _DAY_S
+HOURS_KEPT = timedelta(days=400)
+"""Behind their day. Only what folds a day gives its hours an end: before, they live for ever."""
+DAYS_KEPT = timedelta(days=3_653)
+"""Ten years: whoever has to account for what was spent, has to for that long in most countries."""
+_SPEND_TTL_S = 400 * _DAY_S
+
+
+def counters_ttl_s(bucket: str) -> int | None:
+    """Return how long the counters of a bucket live after their last change, seconds; None for ever.
+
+    Months, and the marks that tell the fold, are few and stay.
+    """
+    return _SPEND_TTL_S if bucket.startswith(DAY) else None

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from fractions import Fraction
+from functools import cache
 from hashlib import blake2b
 from math import floor
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ class Count(NamedTuple):
     """[events, cost]"""
     outcomes: dict[tuple[str, str, str], int]
     day_spend: dict[tuple[str, str], Fraction]
+    workflow_spend: dict[str, dict[str, Fraction]]
+    """By workflow: `llm_cost`, `compute_cost`, and their sum by agent, and by model."""
     failures: dict[str, dict[str, Any]]
     """Invocations that Lambda ended and that wrote no end: what their event must hold."""
 
@@ -40,6 +43,15 @@ class Count(NamedTuple):
 def lambda_usd(billed: int, memory: int, architecture: str) -> Fraction:
     price = Fraction("0.0000133334") if architecture == "arm64" else Fraction("0.0000166667")
     return Fraction(billed * memory, 1024 * 1000) * price + Fraction("0.0000002")
+
+
+@cache
+def bucket(ms: Fraction) -> int:
+    """Return a duration's bucket in a sketch: the first whose limit 0.001·(51/49)^i is not below it."""
+    found, limit = 0, Fraction(1, 1000)
+    while limit < ms:
+        found, limit = found + 1, limit * Fraction(51, 49)
+    return found
 
 
 def recount(log: Iterable[LogEvent]) -> Count:
@@ -106,6 +118,7 @@ def recount(log: Iterable[LogEvent]) -> Count:
         defaultdict(lambda: [Fraction(0), Fraction(0)]),
         defaultdict(int),
         defaultdict(Fraction),
+        table(),
         {},
     )
     endings: dict[str, tuple[str, str, str]] = {}
@@ -114,6 +127,11 @@ def recount(log: Iterable[LogEvent]) -> Count:
     def add(at: str, agent: str, name: str, value: Fraction | int) -> None:
         count.total[at[:13]][name] += value
         count.agents[at[:13], agent][name] += value
+
+    def time(at: str, agent: str, name: str, letter: str, ms: Fraction, *more: Any) -> None:
+        for target in (count.total[at[:13]], count.agents[at[:13], agent], *more):
+            for counter, value in ((f"{name}_ms", ms), (f"{name}_n", 1), (f"q{letter}{bucket(ms)}", 1)):
+                target[counter] += value
 
     first_receipts: dict[tuple[str, str], tuple[str, str]] = {}
     for body in events.values():
@@ -161,9 +179,13 @@ def recount(log: Iterable[LogEvent]) -> Count:
                 )
                 values["llm_cost"] = body["usd"]
                 count.day_spend[at[:10], agent] += body["usd"]
+                for name in ("llm_cost", f"a.{agent}", f"m.{CANONICAL[model]}"):
+                    count.workflow_spend[body["workflow_id"]][name] += body["usd"]
+            of_model = count.models[hour, CANONICAL.get(model, model)]
             for name, value in values.items():
                 add(at, agent, name, value)
-                count.models[hour, CANONICAL.get(model, model)][name] += value
+                of_model[name] += value
+            time(at, agent, "llm", "l", Fraction(repr(data["duration_ms"])), of_model)
             if body["request_id"] is None:
                 count.types[hour, "llm_usage"][1] += body["usd"]
         elif kind == "decision_made" and "confidence_score" in data:
@@ -179,9 +201,12 @@ def recount(log: Iterable[LogEvent]) -> Count:
                 pair = count.flows[hour, data["from"], data["to"]]
                 for target in (count.total[hour], count.agents[hour, agent], pair):
                     target["messages_received"] += 1
-                    target["handoff_ms"] += Fraction(repr(data["latency_ms"]))
-                    target["handoff_n"] += 1
+                time(at, agent, "handoff", "m", Fraction(repr(data["latency_ms"])), pair)
                 pair["messages_unaddressed"] += "addressed_to" in data and data["addressed_to"] is None
+        elif kind in ENDED:
+            time(at, agent, "handler", "h", Fraction(repr(data["duration_ms"])))
+            if kind == "invocation_failed":
+                add(at, agent, "errors", 1)
         elif kind.startswith("workflow_"):
             endings[body["workflow_id"]] = max(
                 endings.get(body["workflow_id"], ("", "", "")), (at, body["id"], kind)
@@ -194,11 +219,13 @@ def recount(log: Iterable[LogEvent]) -> Count:
         for agent in members[workflow]:
             count.outcomes[at[:13], agent, name] += 1
     for (_, request), invocation in invocations.items():
-        _count_invocation(count, invocation, add, request)
+        _count_invocation(count, invocation, add, time, request)
     return count
 
 
-def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any, request: str) -> None:
+def _count_invocation(
+    count: Count, invocation: dict[str, list[Any]], add: Any, time: Any, request: str
+) -> None:
     first: dict[str, str] = {}
     for body in invocation["e"]:
         nonce = body["id"].split("-")[0]
@@ -253,6 +280,9 @@ def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any, 
         )
         after = at_ms
         begun = [b for b in mine if b["type"] == "invocation_started"]
+        if begun:
+            for name in ("compute_cost", f"a.{agent}"):
+                count.workflow_spend[begun[-1]["workflow_id"]][name] += usd
         if status != "success" and (begun[-1]["span_id"] not in ends if begun else not ends - starts):
             own = {"workflow_id": request, "agent": agent, "parent_id": None, "span_id": None}
             span = begun[-1]["span_id"] if begun else blake2b(id_.encode(), digest_size=8).hexdigest()
@@ -279,4 +309,6 @@ def _count_invocation(count: Count, invocation: dict[str, list[Any]], add: Any, 
     for body in ended_by_lambda[-8:]:
         count.failures[body["id"]] = body
         add(body["at"], body["agent"], "events", 1)
+        add(body["at"], body["agent"], "errors", 1)
+        time(body["at"], body["agent"], "handler", "h", body["ms"])
         count.types[body["at"][:13], "invocation_failed"][0] += 1

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -42,7 +43,7 @@ def scan(client: Any, table: str) -> list[dict[str, Any]]:
 
 
 def nonzero(counters: dict[str, Any]) -> dict[str, Fraction]:
-    ignored = ("n.", "llm_ms", "handler", "cold_starts", "failed_runs", "workflows_")
+    ignored = ("n.", "cold_starts", "failed_runs", "workflows_")
     return {
         name: Fraction(value) for name, value in counters.items() if value and not name.startswith(ignored)
     }
@@ -66,6 +67,7 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
         for name in ("user_id", "session_id"):
             assert item.get(name, {}).get("S") == body.get(name)
         assert json.loads(item["tags"]["S"] if "tags" in item else "null") == body.get("tags")
+    check_workflow_spend(client, expected)
     reader = LedgerReader(client, TABLES, shards=shards)
     check_outcomes(reader, expected)
     hours = sorted({*expected.total, *(hour for hour, _ in expected.types)})
@@ -108,6 +110,23 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
         by_agent = {agent: usd for (at, agent), usd in expected.day_spend.items() if at == day and usd}
         assert {a: Fraction(t.total_cost) for a, t in spend.agents.items() if t.total_cost} == by_agent
         assert Fraction(spend.total.total_cost) == sum(by_agent.values())
+
+
+def check_workflow_spend(client: Any, expected: Count) -> None:
+    """Compare what the workflows have spent."""
+    spent: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
+    for item in scan(client, TABLES.ledger):
+        if item["pk"]["S"].startswith("WS#"):
+            for name, value in item.items():
+                if name not in ("pk", "sk", "expires_at"):
+                    spent[item["pk"]["S"][3:].rpartition("#")[0]][name] += Fraction(value["N"])
+    for each in (spent, expected.workflow_spend):
+        for counters in each.values():
+            for name in [name for name, value in counters.items() if not value]:
+                del counters[name]
+    assert {key: each for key, each in spent.items() if each} == {
+        key: each for key, each in expected.workflow_spend.items() if each
+    }
 
 
 def check_outcomes(reader: LedgerReader, expected: Count) -> None:
