@@ -222,7 +222,7 @@ def raw_ttl_s() -> int:
 HOURS_KEPT = timedelta(days=400)
 """Behind their day. Only what folds a day gives its hours an end: before, they live for ever."""
 DAYS_KEPT = timedelta(days=3_653)
-"""Ten years: whoever has to account for what was spent, has to for that long in most countries."""
+"""Ten years behind their end; months live for ever."""
 _SPEND_TTL_S = 400 * _DAY_S
 
 

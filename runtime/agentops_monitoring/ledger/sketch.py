@@ -2,7 +2,7 @@
 
 A DDSketch without collapsing buckets (Masson, Rim, Lee: DDSketch, PVLDB 12(12), 2195-2205, 2019,
 https://www.vldb.org/pvldb/vol12/p2195-masson.pdf). With the relative accuracy a = 2 % and
-g = (1 + a) / (1 - a), bucket i holds the values in (m·g^(i-1), m·g^i], where m is the least value that is told
+g = (1 + a) / (1 - a), bucket i holds the values in (m·g^(i-1), m·g^i], where m is the least value told
 from 0. The estimate 2·m·g^i / (g + 1) is at most a·x away from any x of the bucket. Two sketches merge by
 adding their counters, so the same values give the same sketch in any order, however they were split; and what
 was counted can be taken back.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,16 +24,30 @@ MAX_BYTES = 3_500_000
 
 
 class Plan:
-    """A transaction in the making. It changes copies of states; `states` is what to keep once committed."""
+    """A transaction in the making. It changes copies of states; `states` is what to keep once committed.
+
+    Parameters
+    ----------
+    marked
+        Days of which this process has told the fold.
+    """
 
     def __init__(
-        self, tables: schema.Tables, stream: str, shard: int, states: Mapping[str, State], now: float
+        self,
+        tables: schema.Tables,
+        stream: str,
+        shard: int,
+        states: Mapping[str, State],
+        now: float,
+        marked: Collection[str] = (),
     ) -> None:
         self._tables = tables
         self._stream = stream
         self._shard = shard
         self._known = states
         self._now = now
+        self._today = time.strftime("%Y-%m-%d", time.gmtime(now))
+        self._marked = marked
         self._size = 0
         self._counters: set[rollup.Key] = set()
         self._puts = 0
@@ -91,6 +106,7 @@ class Plan:
             counters |= state.touches | state.touched_by(unit)
             # Items that it has already may go, and others come.
             others[key] = state.most_others(unit) + (before.most_others() if before is not None else 0)
+        counters |= {(schema.MARK, schema.day_bucket(day)) for day in self._unmarked(counters)}
         counters |= self._counters
         states = len(self.states) + sum(key not in self.states for key, _ in touched)
         actions = self._puts + puts + states + len(counters) + sum(others.values())
@@ -130,7 +146,13 @@ class Plan:
             before = self._known.get(key)
             booked = before.contributions() if before is not None else {}
             rollup.merge(total, rollup.minus(state.contributions(), booked))
+        for day in self._unmarked(total):
+            total[schema.MARK, schema.day_bucket(day)] = {"ver": 1}
         return total
+
+    def _unmarked(self, keys: Iterable[rollup.Key]) -> set[str]:
+        """Return the days of which the fold has to be told: closed ones each time, others once."""
+        return {day for day in rollup.days_of(keys) if day not in self._marked or day < self._today}
 
     def failures(self) -> tuple[list[Event], list[Event]]:
         """Return the failures made of reports that there are now, and those that there are no longer."""
@@ -179,8 +201,9 @@ class Plan:
 
 
 @lru_cache(maxsize=512)
-def _add_expression(names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    expression = "SET expires_at = :expires ADD " + ", ".join(f"#{i} :{i}" for i in range(len(names)))
+def _add_expression(names: tuple[str, ...], lasts: bool) -> tuple[str, dict[str, str]]:
+    expression = "" if lasts else "SET expires_at = :expires "
+    expression += "ADD " + ", ".join(f"#{i} :{i}" for i in range(len(names)))
     return expression, {f"#{i}": name for i, name in enumerate(names)}
 
 
@@ -189,9 +212,11 @@ def update_counters(
 ) -> dict[str, Any]:
     """Return the action that adds to a rollup's counters."""
     bucket, sk = key
-    expression, names = _add_expression(tuple(counters))
+    ttl_s = schema.counters_ttl_s(bucket)
+    expression, names = _add_expression(tuple(counters), ttl_s is None)
     values: dict[str, Any] = {f":{i}": dynamo(value) for i, value in enumerate(counters.values())}
-    values[":expires"] = {"N": str(int(now) // 86_400 * 86_400 + schema.ROLLUP_TTL_S)}
+    if ttl_s is not None:
+        values[":expires"] = {"N": str(int(now) // 86_400 * 86_400 + ttl_s)}
     return {
         "Update": {
             "TableName": table,

@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from agentops_monitoring.ledger import rollup, schema
-from agentops_monitoring.ledger.events import Event, Reject, Report, number_of
+from agentops_monitoring.ledger.events import Event, Reject, Report
 from agentops_monitoring.ledger.exact import EXACT
 from agentops_monitoring.ledger.items import Written, render
 from agentops_monitoring.ledger.parse import Batch, read_lines
@@ -89,6 +89,7 @@ class LedgerWriter:
         self._clock = clock
         self._requests = Requests(client, attempts=attempts, sleep=sleep, jitter=jitter)
         self._parts = PartStore(client, tables.ledger, self._requests)
+        self._marked: set[str] = set()
 
     @classmethod
     def from_environment(cls) -> LedgerWriter:
@@ -134,7 +135,7 @@ class LedgerWriter:
         limit, fruitless = len(units), 0
         while queue:
             self._requests.check_time()
-            plan = Plan(self._tables, batch.stream, shard, known, self._clock())
+            plan = Plan(self._tables, batch.stream, shard, known, self._clock(), self._marked)
             repeated = self._fill(plan, queue, rendered, limit)
             result.duplicates += repeated
             if not plan:
@@ -142,6 +143,7 @@ class LedgerWriter:
             increments = plan.increments()
             failure = self._commit(plan, increments)
             if failure is None:
+                self._marked |= rollup.days_of(increments)
                 _account(result, plan, increments)
                 for key, state in plan.states.items():
                     state.version += 1
@@ -280,7 +282,7 @@ def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> 
         at = time.strftime("%Y-%m-%dT%H", time.gmtime(report.at_ms / 1000))
         _newest(result, at, report.at_ms)
     for event in plan.handoffs():
-        latency = number_of(event.fields(), "latency_ms")
+        latency = rollup.measure(event.fields(), "latency_ms")
         result.handoff_ms += [] if latency is None else [float(latency)]
     for change, failures in zip((1, -1), plan.failures(), strict=True):
         for each in failures:
