@@ -27,6 +27,7 @@ from agentops_monitoring.pricing import overrides, price_book
 from .metrics import MetricFactory
 from .naming import Names
 from .plane_functions import PlaneFunctions
+from .subscription import filter_name
 from .validation import TreeValidation, acknowledge
 
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
@@ -98,8 +99,7 @@ class PlaneBase(Construct):
             scope,
             id,
             log_group_name=log_group.log_group_name,
-            # The report line names neither agent nor architecture; the filter's name is in every payload.
-            filter_name=f"agentops|{self.environment}|{agent_name}|{function.architecture.name}",
+            filter_name=filter_name(self.environment, agent_name, function),
             # Terms, for a JSON selector cannot name a key with a dot in it.
             filter_pattern=logs.FilterPattern.any_term(*ledger_terms).log_pattern_string,
             destination_arn=self.ingest_function_arn,

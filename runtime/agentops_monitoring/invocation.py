@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _OWN_FILES = os.path.join(os.path.dirname(__file__), "")
 MAX_FRAMES = 50
+_PROVISIONED = "provisioned-concurrency"
 
 _cold = True
 # By what all contexts of an invocation share.
@@ -205,12 +206,13 @@ def _start(event: object) -> dict[str, Any]:
     global _cold
     first, _cold = _cold, False
     data: dict[str, Any] = {"cold_start": first, "trigger": trigger_of(event)}
-    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") if first else None
-    if kind:
+    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE")
+    if kind and first:
         # What was made ready ahead of its first event kept nobody waiting. Lambda restores a snapshot when
         # an event comes, so the first one after that is cold.
-        data["cold_start"] = kind not in ("provisioned-concurrency", "lambda-managed-instances")
-        data["initialization"] = kind
+        data["cold_start"] = kind not in (_PROVISIONED, "lambda-managed-instances")
+    if kind and (first or kind == _PROVISIONED):
+        data["initialization"] = kind  # of each, where each has another price
     return data
 
 

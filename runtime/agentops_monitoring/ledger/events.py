@@ -143,6 +143,8 @@ class Report(NamedTuple):
     """Lambda's word for what ended it, such as "Runtime.ExitError"; time-outs have none."""
     peak_mb: int = 0
     """Memory used at most; 0 where the line does not say."""
+    provisioned_cost: Decimal | None = None
+    """USD if it ran in an environment of provisioned concurrency, as its start says; None for `cost`."""
 
     @property
     def failed(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentops_monitoring.identity import proof_of
 from agentops_monitoring.ledger.events import (
@@ -25,11 +25,17 @@ from agentops_monitoring.ledger.events import (
     read_event,
 )
 from agentops_monitoring.pricing import lambda_cost
+from agentops_monitoring.pricing.compute import FREE_STORAGE_MB
 
 TERMS = ("agentops.event", "platform.report", "REPORT RequestId")
 """What a subscription filter has to let through: each line that is meant for the ledger holds one of them."""
 
-_MAX_BILLED_MS = 10_000_000
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 15 minutes, 10,240 MB of memory, as
+# much of storage. INIT is billed too, and has 15 minutes of its own with provisioned concurrency. What says
+# more was printed by an agent.
+_MAX_RUN_MS = 15 * 60_000
+_MAX_BILLED_MS = 2 * _MAX_RUN_MS
+_MAX_MEMORY_MB = _MAX_STORAGE_MB = 10_240
 _REPORT = re.compile(
     r"REPORT RequestId: (?P<request>\S+)\s+Duration: (?P<duration>[\d.]+) ms\s+"
     r"Billed Duration: (?P<billed>\d+) ms\s+Memory Size: (?P<memory>\d+) MB"
@@ -71,13 +77,28 @@ def decode(data: str) -> dict[str, Any]:
     return payload
 
 
-def filter_names(payload: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return agent and architecture: filters are named `agentops|<environment>|<agent>|<architecture>`."""
-    for name in payload.get("subscriptionFilters") or ():
-        fields = str(name).split("|")
-        if len(fields) == 4 and fields[0] == "agentops" and fields[3] in ("arm64", "x86_64"):
-            return fields[2], fields[3]
-    return None
+class Function(NamedTuple):
+    """What a report line does not say of its function, and the subscription filter's name does."""
+
+    agent: str
+    architecture: str
+    storage_mb: int = FREE_STORAGE_MB
+    """Of `/tmp`."""
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any]) -> Function | None:
+        """Read the name: `agentops|<environment>|<agent>|<architecture>`, then fields such as `tmp=2048`.
+
+        Fields that are not known here are passed over: a later version may write them.
+        """
+        for name in payload.get("subscriptionFilters") or ():
+            fields = str(name).split("|")
+            if len(fields) >= 4 and fields[0] == "agentops" and fields[3] in ("arm64", "x86_64"):
+                more = dict(field.split("=", 1) for field in fields[4:] if "=" in field)
+                storage = more.get("tmp", "")
+                known = storage.isdecimal() and FREE_STORAGE_MB <= int(storage) <= _MAX_STORAGE_MB
+                return cls(fields[2], fields[3], int(storage) if known else FREE_STORAGE_MB)
+        return None
 
 
 def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
@@ -92,7 +113,7 @@ def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
     """
     stream = str(payload.get("logStream") or "")
     batch = Batch(stream)
-    names = filter_names(payload)
+    function = Function.of(payload)
     for log_event in payload["logEvents"]:
         try:
             source = Source(str(log_event["id"]), int(log_event["timestamp"]), str(log_event["message"]))
@@ -102,7 +123,7 @@ def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
             )
             continue
         batch.newest_ms = max(batch.newest_ms, source.timestamp_ms)
-        _read_line(batch, source, stream, names, region)
+        _read_line(batch, source, stream, function, region)
     return batch
 
 
@@ -123,14 +144,14 @@ def read_lines(lines: Iterable[str], writer: str) -> Batch:
 
 
 def _read_line(
-    batch: Batch, source: Source, stream: str | None, names: tuple[str, str] | None, region: str
+    batch: Batch, source: Source, stream: str | None, function: Function | None, region: str
 ) -> None:
     text = source.message
     if not any(term in text for term in TERMS):
         return  # from a filter that lets more through, or a replay
     try:
         if text.startswith("REPORT RequestId:"):
-            batch.reports.append(_text_report(source, names, region))
+            batch.reports.append(_text_report(source, function, region))
             return
         line = decode_line(text)
         if "agentops.event" in line:
@@ -139,7 +160,7 @@ def _read_line(
             return
         if line.get("type") == "platform.report":
             if not _is_unbilled(line):
-                batch.reports.append(_json_report(line, source, names, region))
+                batch.reports.append(_json_report(line, source, function, region))
             return
         raise Refused("neither an event nor a report")
     except Refused as refused:
@@ -169,9 +190,7 @@ def _is_unbilled(line: Mapping[str, Any]) -> bool:
         return False
 
 
-def _json_report(
-    line: Mapping[str, Any], source: Source, names: tuple[str, str] | None, region: str
-) -> Report:
+def _json_report(line: Mapping[str, Any], source: Source, function: Function | None, region: str) -> Report:
     try:
         record = line["record"]
         metrics = record["metrics"]
@@ -183,7 +202,7 @@ def _json_report(
             metrics.get("initDurationMs") or metrics.get("restoreDurationMs") or 0,
             record.get("status") or "success",
             source,
-            names,
+            function,
             region,
             record.get("errorType") or "",
             metrics.get("maxMemoryUsedMB") or 0,
@@ -192,7 +211,7 @@ def _json_report(
         raise Refused(f"report lacks a field: {error}") from None
 
 
-def _text_report(source: Source, names: tuple[str, str] | None, region: str) -> Report:
+def _text_report(source: Source, function: Function | None, region: str) -> Report:
     found = _REPORT.match(source.message)
     if found is None:
         raise Refused("report is torn")
@@ -207,7 +226,7 @@ def _text_report(source: Source, names: tuple[str, str] | None, region: str) -> 
         init[1] if init else 0,
         status[1] if status else "success",
         source,
-        names,
+        function,
         region,
         error_type[1] if error_type else "",
         peak[1] if peak else 0,
@@ -222,14 +241,13 @@ def _report(
     init: object,
     status: object,
     source: Source,
-    names: tuple[str, str] | None,
+    function: Function | None,
     region: str,
     error_type: object,
     peak: object,
 ) -> Report:
-    if names is None:
+    if function is None:
         raise Refused("the subscription filter's name says neither agent nor architecture")
-    agent, architecture = names
     try:
         duration_ms, init_ms = Decimal(str(duration)), Decimal(str(init))
         billed_ms, memory_mb = Decimal(str(billed)), Decimal(str(memory))
@@ -241,13 +259,23 @@ def _report(
         and 0 <= billed_ms <= _MAX_BILLED_MS
         and 0 <= duration_ms <= _MAX_BILLED_MS
         and 0 <= init_ms <= _MAX_BILLED_MS
-        and 0 < memory_mb <= 1_000_000
+        and 0 < memory_mb <= _MAX_MEMORY_MB
         and billed_ms == int(billed_ms)
         and memory_mb == int(memory_mb)
         and len(duration_ms.as_tuple().digits) <= 15
     ):
         raise Refused("report is out of range")
-    cost = lambda_cost(int(billed_ms), int(memory_mb), architecture, region)
+    cost, provisioned = (
+        lambda_cost(
+            int(billed_ms),
+            int(memory_mb),
+            function.architecture,
+            region,
+            storage_mb=function.storage_mb,
+            provisioned=kept_ready,
+        )
+        for kept_ready in (False, True)
+    )
     return Report(
         source.log_event_id,
         request_id,
@@ -257,10 +285,11 @@ def _report(
         int(memory_mb),
         init_ms,
         str(status)[:32],
-        agent,
+        function.agent,
         cost,
         source,
         str(error_type)[:128],
         # No bill depends on it.
         int(peak) if isinstance(peak, int) or (isinstance(peak, str) and peak.isdecimal()) else 0,
+        provisioned,
     )

@@ -1,17 +1,26 @@
 """What a Lambda invocation costs.
 
 Prices: AWS's public price file for its calculator,
-https://calculator.aws/pricing/2.0/meteredUnitMaps/lambda/USD/current/lambda.json, first usage tier, no free
-tier, as of 2025; the same figures stand on https://aws.amazon.com/lambda/pricing/.
+https://calculator.aws/pricing/2.0/meteredUnitMaps/lambda/USD/current/lambda.json, no free tier, as of 2025;
+those of us-east-1 stand on https://aws.amazon.com/lambda/pricing/ too, with what follows:
+
+- A month's GB-seconds cost less beyond 6 and 15 billion on x86_64, 7.5 and 18.75 billion on arm64 (about
+  $100,000), counted over the account or its whole organization, which no log shows. All are taken at the
+  first tier: beyond it the figure here is too high, by up to a quarter.
+- An environment of provisioned concurrency runs at a lower rate. Where this table has none (regions that are
+  not listed, arm64 outside the first group) the on-demand rate stands in, which is never too low.
+- Storage in `/tmp` costs beyond 512 MB, for as long as the compute is billed.
 """
 
 from __future__ import annotations
 
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
+from typing import NamedTuple
 
 _EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
 
+FREE_STORAGE_MB = 512
 _GB_SECOND = {"x86_64": "0.0000166667", "arm64": "0.0000133334"}
 _REQUEST = "0.0000002"
 
@@ -25,22 +34,68 @@ _REGIONS: dict[str, tuple[str, str, str]] = {
     "me-central-1": ("0.0000206667", "0.0000165334", "0.00000025"),
     "me-south-1": ("0.0000206667", "0.0000165334", "0.00000025"),
 }
+_PROVISIONED: dict[tuple[str, str], str] = {
+    # (region, architecture): per GB-second of running in an environment that is kept ready
+    ("us-east-1", "x86_64"): "0.0000097222",
+    ("us-east-2", "x86_64"): "0.0000097222",
+    ("us-west-2", "x86_64"): "0.0000097222",
+    ("us-east-1", "arm64"): "0.0000077778",
+    ("us-east-2", "arm64"): "0.0000077778",
+    ("us-west-2", "arm64"): "0.0000077778",
+    ("ap-northeast-1", "x86_64"): "0.0000125615",
+    ("ap-south-1", "x86_64"): "0.0000104966",
+    ("ap-southeast-1", "x86_64"): "0.0000121313",
+    ("ap-southeast-2", "x86_64"): "0.0000122173",
+    ("eu-central-1", "x86_64"): "0.0000117011",
+    ("eu-west-1", "x86_64"): "0.0000108407",
+    ("eu-west-2", "x86_64"): "0.0000112709",
+}
+_COMMON_STORAGE = "0.0000000309"
+_STORAGE = {
+    # region: per GB-second of /tmp, where it is not the common price
+    "ap-northeast-1": "0.000000037",
+    "ap-south-1": "0.0000000352",
+    "ap-southeast-1": "0.000000037",
+    "ap-southeast-2": "0.000000037",
+    "eu-central-1": "0.0000000367",
+    "eu-west-1": "0.000000034",
+    "eu-west-2": "0.0000000358",
+}
+# 1/1024 and 1/1000 are finite in decimal, so no digit is lost.
+_MB_MS = Decimal("0.0000009765625")
+
+
+class _Rates(NamedTuple):
+    """USD per MB-millisecond of memory, on demand and provisioned, and of storage; per request."""
+
+    memory: Decimal
+    provisioned: Decimal
+    storage: Decimal
+    request: Decimal
 
 
 @lru_cache(maxsize=64)
-def _rates(architecture: str, region: str) -> tuple[Decimal, Decimal]:
-    """Return USD per MB-millisecond and per request."""
+def _rates(architecture: str, region: str) -> _Rates:
     if architecture not in _GB_SECOND:
         raise ValueError(f"architecture {architecture!r}: expected x86_64 or arm64")
     common = (_GB_SECOND["x86_64"], _GB_SECOND["arm64"], _REQUEST)
     x86_64, arm64, request = _REGIONS.get(region, common)
-    gb_second = Decimal(arm64 if architecture == "arm64" else x86_64)
-    # 1/1024 and 1/1000 are finite in decimal, so no digit is lost.
-    return _EXACT.multiply(gb_second, Decimal("0.0000009765625")), Decimal(request)
+    memory = arm64 if architecture == "arm64" else x86_64
+    provisioned = _PROVISIONED.get((region, architecture), memory)
+    gb_seconds = memory, provisioned, _STORAGE.get(region, _COMMON_STORAGE)
+    return _Rates(*(_EXACT.multiply(Decimal(each), _MB_MS) for each in gb_seconds), Decimal(request))
 
 
-def lambda_cost(billed_ms: int, memory_mb: int, architecture: str, region: str) -> Decimal:
-    """Return the USD of one invocation: its compute and its request fee.
+def lambda_cost(
+    billed_ms: int,
+    memory_mb: int,
+    architecture: str,
+    region: str,
+    *,
+    storage_mb: int = FREE_STORAGE_MB,
+    provisioned: bool = False,
+) -> Decimal:
+    """Return the USD of one invocation: its compute, its storage beyond what is free, and its request fee.
 
     Parameters
     ----------
@@ -52,13 +107,23 @@ def lambda_cost(billed_ms: int, memory_mb: int, architecture: str, region: str) 
         "x86_64" or "arm64".
     region
         The AWS region. A region that the price file did not list is taken at the common price.
+    storage_mb
+        The ephemeral storage that the function is configured with.
+    provisioned
+        Whether it ran in an environment of provisioned concurrency; what keeping that ready costs is not in
+        any invocation.
 
     Raises
     ------
     ValueError
         The architecture is unknown, or a number is negative.
     """
-    if billed_ms < 0 or memory_mb < 0:
-        raise ValueError("billed_ms and memory_mb cannot be negative")
-    per_mb_ms, request = _rates(architecture, region)
-    return _EXACT.add(_EXACT.multiply(per_mb_ms, Decimal(billed_ms * memory_mb)), request)
+    if billed_ms < 0 or memory_mb < 0 or storage_mb < 0:
+        raise ValueError("billed_ms, memory_mb and storage_mb cannot be negative")
+    rates = _rates(architecture, region)
+    rate = rates.provisioned if provisioned else rates.memory
+    cost = _EXACT.add(_EXACT.multiply(rate, Decimal(billed_ms * memory_mb)), rates.request)
+    if storage_mb > FREE_STORAGE_MB:
+        beyond = Decimal(billed_ms * (storage_mb - FREE_STORAGE_MB))
+        cost = _EXACT.add(cost, _EXACT.multiply(rates.storage, beyond))
+    return cost
