@@ -70,12 +70,12 @@ def _run(parsed: argparse.Namespace) -> int:
         return files.replay(parsed)
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from agentops_monitoring.cli import through_ingest as ingest
     from agentops_monitoring.cli.plane import NoPlane
+    from agentops_monitoring.cli.through_ingest import WrongUsage, replay
 
     try:
-        return ingest.replay(parsed)
-    except ingest.WrongUsage as error:
+        return replay(parsed)
+    except WrongUsage as error:
         print(error, file=sys.stderr)
         return USAGE
     except (NoPlane, BotoCoreError, ClientError) as error:

@@ -1,0 +1,296 @@
+"""`agentops-monitoring replay`: dead letters and log groups into the ledger, once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+
+from agentops_monitoring import cli
+from agentops_monitoring.cli import through_ingest
+from agentops_monitoring.functions import ingest
+from agentops_monitoring.ledger.dead_letters import DeadLetters, split
+from agentops_monitoring.ledger.events import Reject, Source
+from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.recount import recount
+from tests.unit.ledger.streams import LogEvent, World, payload
+from tests.unit.ledger.test_writer import check
+
+QUEUE = "agentops-dead-letters-test"
+POSITION = {
+    # As Lambda writes it: https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html
+    "requestContext": {
+        "requestId": "316aa6d0", "functionArn": "arn:aws:lambda:us-east-1:1:function:agentops-export-test",
+        "condition": "RetryAttemptsExhausted", "approximateInvokeCount": 1,
+    },
+    "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+    "version": "1.0", "timestamp": "2026-11-22T00:13:49.717Z",
+    "DDBStreamBatchInfo": {"shardId": "shardId-1", "startSequenceNumber": "8", "batchSize": 1},
+}  # fmt: skip
+
+
+class Context:
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+class Cloud:
+    """A plane of the environment `test`; its ingest function runs in this process."""
+
+    def __init__(self, dynamodb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        self.dynamodb = dynamodb
+        self._capsys = capsys
+        self.sqs = boto3.client("sqs")
+        self.queue = self.sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
+        self.letters = DeadLetters(self.sqs, self.queue)
+        self.parameters = {
+            f"/agentops/test/{name}": value
+            for name, value in {
+                "ingest-function-arn": "arn:aws:lambda:us-east-1:123456789012:function:agentops-ingest-test",
+                "dead-letter-queue-name": QUEUE,
+                "monitoring-table-name": TABLES.monitoring,
+                "decisions-table-name": TABLES.decisions,
+                "ledger-table-name": TABLES.ledger,
+            }.items()
+        }
+        for name, value in self.parameters.items():
+            boto3.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
+        self.invoked = 0
+        self.before: Callable[[int], None] = lambda number: None
+        self.after: Callable[[int], None] = lambda number: None
+
+    # The one method of Lambda's client that a replay uses.
+    def invoke(self, *, FunctionName: str, Payload: bytes) -> dict[str, Any]:
+        assert FunctionName.endswith(":agentops-ingest-test")
+        self.invoked += 1
+        number = self.invoked
+        self.before(number)
+        try:
+            answer: Any = ingest.handler(json.loads(Payload), Context())
+        except Exception as error:  # noqa: BLE001 - as Lambda does
+            told = {"errorMessage": str(error), "errorType": type(error).__name__}
+            return {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(told).encode())}
+        self.after(number)
+        return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
+
+    def deliver(self, batch: list[LogEvent]) -> None:
+        ingest.handler({"awslogs": {"data": encode(payload(batch))}}, Context())
+
+    def send(self, text: str) -> None:
+        self.sqs.send_message(QueueUrl=self.queue, MessageBody=text)
+
+    def replay(self, *arguments: str) -> tuple[int, Any]:
+        """Return the exit code, and what was printed as JSON."""
+        self._capsys.readouterr()
+        code = cli.main(["replay", *arguments, "--json", "--environment", "test"])
+        printed = self._capsys.readouterr().out
+        return code, json.loads(printed[printed.rindex("\n{\n") if "\n{\n" in printed else 0 :])
+
+    def waiting(self) -> list[Any]:
+        found = []
+        while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for message in messages:
+                found.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def close(self) -> None:
+        self.sqs.delete_queue(QueueUrl=self.queue)
+        boto3.client("ssm").delete_parameters(Names=list(self.parameters))
+
+
+def encode(body: Any) -> str:
+    return base64.b64encode(gzip.compress(json.dumps(body).encode())).decode()
+
+
+@pytest.fixture
+def cloud(
+    dynamodb: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Cloud]:
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
+        monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    ingest._ingest.cache_clear()
+    made = Cloud(dynamodb, capsys)
+    monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", made.queue)
+    real = through_ingest.client
+    monkeypatch.setattr(
+        through_ingest, "client", lambda name, **more: made if name == "lambda" else real(name, **more)
+    )
+    yield made
+    made.close()
+
+
+def as_letters(cloud: Cloud, batch: list[LogEvent], dice: random.Random) -> None:
+    """Put a batch into the queue in one of the shapes that ingest and Lambda leave there."""
+    shape = dice.randrange(4)
+    if shape == 0:
+        rejects = [
+            Reject(f"reason {n % 3}", Source(e.id, e.timestamp, e.message)) for n, e in enumerate(batch)
+        ]
+        cloud.letters.keep_rejects(payload(batch), rejects)
+    elif shape == 1:
+        cloud.letters.keep_undecodable(encode(payload(batch)), "payload cannot be decoded")
+    elif shape == 2:
+        cloud.send(
+            json.dumps(
+                {
+                    "version": "1.0",
+                    "requestContext": {"condition": "RetriesExhausted", "approximateInvokeCount": 3},
+                    "requestPayload": {"awslogs": {"data": encode(payload(batch))}},
+                    "responsePayload": {"errorMessage": "the tables are busy", "errorType": "LedgerBusy"},
+                }
+            )
+        )
+    else:
+        noise = "".join(chr(33 + dice.randrange(90)) for _ in range(400_000))
+        body = {**payload(batch), "noise": noise}
+        texts = list(split(json.dumps(body)))
+        assert len(texts) > 1
+        for text in texts:
+            cloud.send(text)
+
+
+def scattered(cloud: Cloud, seed: int) -> World:
+    """Deliver a part of a world, and leave the rest in the queue; some of it is both, or twice."""
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    world = World(seed, streams=2, invocations=2)
+    for batch in world.deliveries():
+        fate = dice.random()
+        if fate < 0.6:
+            cloud.deliver(batch)
+        if fate > 0.5:
+            as_letters(cloud, batch, dice)
+    return world
+
+
+def test_the_queue_comes_back_exactly(cloud: Cloud) -> None:
+    world = scattered(cloud, random.SystemRandom().randrange(10**6))
+    cloud.send(json.dumps(POSITION))
+    code, told = cloud.replay("--dlq")
+    assert code == 1, "the position stays"
+    assert {(each["kind"], each["state"]) for each in told["letters"] if each["state"] != "replayed"} == {
+        ("other", "left")
+    }
+    check(cloud.dynamodb, recount(world.events))
+    assert cloud.replay("--dlq")[1]["events"] == 0
+    assert cloud.waiting() == [POSITION]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_interrupted_anywhere_it_is_as_if_it_had_not_been(cloud: Cloud, when: str) -> None:
+    """A delivery that fails, and one whose answer is never seen, at each place in turn."""
+    world = scattered(cloud, random.SystemRandom().randrange(10**6))
+    fails_at = 0
+
+    def fault(number: int) -> None:
+        if number == fails_at:
+            raise KeyboardInterrupt
+
+    setattr(cloud, when, fault)
+    for turn in range(100):
+        fails_at = cloud.invoked + 1 + turn % 3
+        if cli.main(["replay", "--dlq", "--environment", "test"]) == 0:
+            break
+    assert turn > 1
+    check(cloud.dynamodb, recount(world.events))
+    assert cloud.waiting() == []
+
+
+def test_what_is_refused_again_stays_with_its_reason(cloud: Cloud) -> None:
+    world = World(5, streams=1, invocations=1)
+    torn = world.events[0]._replace(id="torn", message='{"agentops.event": ')
+    rejects = [Reject("x", Source(e.id, e.timestamp, e.message)) for e in [*world.events, torn]]
+    cloud.letters.keep_rejects(payload([torn]), rejects)
+    for new in (True, False):
+        code, told = cloud.replay("--dlq")
+        assert (code, told["refused"], bool(told["events"])) == (1, 1, new)
+    (letter,) = cloud.waiting()
+    (line,) = letter["logEvents"]
+    assert line["message"] == torn.message
+    assert "not JSON" in line["reason"]
+    check(cloud.dynamodb, recount(world.events))
+
+
+def test_a_failing_ingest_keeps_the_letters_and_says_why(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(6, streams=1, invocations=1)
+    cloud.letters.keep_undecodable(encode(payload(world.events)), "x")
+
+    def broken(event: Any, context: Any) -> None:
+        raise RuntimeError("no table")
+
+    with monkeypatch.context() as broken_ingest:
+        broken_ingest.setattr(ingest, "handler", broken)
+        code, told = cloud.replay("--dlq")
+    assert (code, told["reasons"]) == (1, {"no table": 1})
+    assert cloud.replay("--dlq")[0] == 0
+    check(cloud.dynamodb, recount(world.events))
+
+
+def test_a_dry_run_counts_and_touches_nothing(cloud: Cloud) -> None:
+    scattered(cloud, 11)
+    cloud.send("no JSON")
+    code, told = cloud.replay("--dlq", "--dry-run")
+    found = {(each["kind"], each["state"]): each["messages"] for each in told["letters"]}
+    assert code == 1
+    assert found["other", "left"] == 1
+    assert sum(found.values()) == len(cloud.waiting())
+    assert cloud.invoked == 0
+
+
+def test_a_letter_that_is_not_whole_is_left(cloud: Cloud) -> None:
+    first, *_ = split(json.dumps({"logEvents": [], "noise": random.Random(1).randbytes(300_000).hex()}))
+    cloud.send(first)
+    code, told = cloud.replay("--dlq", QUEUE)
+    assert code == 1
+    assert list(told["reasons"]) == ["1 of 2 parts are here"]
+    assert len(cloud.waiting()) == 1
+
+
+def test_a_delivery_that_lambda_dropped_is_to_be_had_from_the_log(cloud: Cloud) -> None:
+    cloud.send(json.dumps({"requestContext": {"condition": "RetriesExhausted"}, "responseContext": {}}))
+    code, told = cloud.replay("--dlq")
+    assert code == 1
+    assert "--from-logs" in next(iter(told["reasons"]))
+    assert len(cloud.waiting()) == 1
+
+
+def test_without_a_plane_the_reason_is_said(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["replay", "--dlq", "--environment", "nowhere"]) == 1
+    assert "/agentops/nowhere/ingest-function-arn" in capsys.readouterr().err
+    assert cli.main(["replay", "--dlq", "no-such-queue", "--environment", "test"]) == 1
+    assert "no-such-queue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--from-logs", "file"),
+        ("--log-group", "g"),
+        ("--from-logs", "--start", "1h"),
+        ("--from-logs", "--log-group", "g", "--start", "yesterday"),
+        ("--from-logs", "--log-group", "g", "--start", "1h", "--end", "2h"),
+        ("--from-logs", "--log-group", "g", "--start", "400d"),
+    ],
+)
+def test_wrong_usage_is_said(cloud: Cloud, arguments: tuple[str, ...]) -> None:
+    assert cli.main(["replay", *arguments, "--environment", "test"]) == 2
+    assert cloud.invoked == 0
+
+
+def test_there_is_one_source_at_a_time() -> None:
+    with pytest.raises(SystemExit) as told:
+        cli.main(["replay", "--dlq", "q", "--from-logs"])
+    assert told.value.code == 2
