@@ -40,9 +40,17 @@ class Count(NamedTuple):
     """Invocations that Lambda ended and that wrote no end: what their event must hold."""
 
 
-def lambda_usd(billed: int, memory: int, architecture: str) -> Fraction:
-    price = Fraction("0.0000133334") if architecture == "arm64" else Fraction("0.0000166667")
-    return Fraction(billed * memory, 1024 * 1000) * price + Fraction("0.0000002")
+def lambda_usd(billed: int, memory: int, architecture: str, more: list[str], kept_ready: bool) -> Fraction:
+    """Reckon in us-east-1: per GB-second of memory and of storage beyond half a GB, and per request."""
+    rates = {
+        ("x86_64", False): "0.0000166667",
+        ("x86_64", True): "0.0000097222",
+        ("arm64", False): "0.0000133334",
+        ("arm64", True): "0.0000077778",
+    }
+    storage = max([512, *(int(field[4:]) for field in more if field.startswith("tmp="))]) - 512
+    rate = memory * Fraction(rates[architecture, kept_ready]) + storage * Fraction("0.0000000309")
+    return Fraction(billed, 1024 * 1000) * rate + Fraction("0.0000002")
 
 
 @cache
@@ -262,24 +270,22 @@ def _count_invocation(
     starts = {b["span_id"] for b in invocation["e"] if b["type"] == "invocation_started"}
     ended_by_lambda: list[dict[str, Any]] = []
     for at_ms, id_, duration, billed, memory, filter_name, status, error in genuine[::-1]:
-        _, _, agent, architecture = filter_name.split("|")
-        usd = lambda_usd(billed, memory, architecture)
+        mine = [b for b in ordered if b["clock"] <= at_ms and (not after or after < b["clock"])]
+        after = at_ms
+        begun = [b for b in mine if b["type"] == "invocation_started"]
+        _, _, agent, architecture, *more = filter_name.split("|")
+        kept_ready = bool(begun) and begun[-1]["data"].get("initialization") == "provisioned-concurrency"
+        usd = lambda_usd(billed, memory, architecture, more, kept_ready)
         at = rfc3339(at_ms)
         for name, value in (
             ("compute_cost", usd),
             ("invocations", 1),
             ("billed_ms", billed),
             ("duration_ms", duration),
+            ("provisioned_runs", int(kept_ready)),
         ):
             add(at, agent, name, value)
         count.day_spend[at[:10], agent] += usd
-        mine = (
-            [b for b in ordered if after < b["clock"] <= at_ms]
-            if after
-            else [b for b in ordered if b["clock"] <= at_ms]
-        )
-        after = at_ms
-        begun = [b for b in mine if b["type"] == "invocation_started"]
         if begun:
             for name in ("compute_cost", f"a.{agent}"):
                 count.workflow_spend[begun[-1]["workflow_id"]][name] += usd

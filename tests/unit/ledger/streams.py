@@ -64,7 +64,9 @@ class World:
     def _stream(self, agent: str, architecture: str, now: int, invocations: int) -> None:
         r = self.random
         self.stream = f"2026/11/22/{agent}[$LATEST]{r.getrandbits(128):032x}"
-        self.filter_name = f"agentops|test|{agent}|{architecture}"
+        more = r.choice(("", "", "|tmp=512", "|tmp=2048", "|of-a-later-version=1|tmp=10240"))
+        self.filter_name = f"agentops|test|{agent}|{architecture}{more}"
+        self.kept_ready = r.random() < 0.3
         self.agent, self.now = agent, now
         self._process()
         for _ in range(invocations):
@@ -85,7 +87,8 @@ class World:
         workflow = r.choice(self.workflows)
         begun, span = self.now, f"{r.getrandbits(64):016x}"
         if r.random() < 0.95:
-            self._event("invocation_started", {"cold_start": False}, request, workflow, span)
+            kept_ready = {"initialization": "provisioned-concurrency"} if self.kept_ready else {}
+            self._event("invocation_started", {"cold_start": False, **kept_ready}, request, workflow, span)
         for _ in range(r.randrange(0, 9)):
             self.now += r.randrange(0, 400)
             self._random_event(request, workflow)

@@ -9,6 +9,7 @@ import pytest
 
 from agentops_monitoring.ledger.allocation import Invocation
 from agentops_monitoring.ledger.events import Event, LlmCall, Report, Source
+from agentops_monitoring.ledger.exact import share
 from agentops_monitoring.ledger.workflows import Workflow
 from agentops_monitoring.pricing import TokenUsage
 
@@ -113,6 +114,23 @@ def test_a_clock_that_runs_backwards_stands_still() -> None:
         report(110, "100", "1"),
     )
     assert costs(*units) == {"issue_detected": Decimal("0.4"), "overhead": Decimal("0.6")}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_start_says_whether_an_attempt_has_the_price_of_an_environment_kept_ready(late: bool) -> None:
+    start = event(1, "invocation_started", 0)
+    start.data = {"initialization": "provisioned-concurrency"}
+    first = report(101, "101", "1", id="a")._replace(provisioned_cost=Decimal("0.5"))
+    second = report(300, "100", "1", id="b")._replace(provisioned_cost=Decimal("0.5"))
+    units = (start, event(2, "test_passed", 51), first, second)
+    # The second attempt wrote no start: what its environment was is not known.
+    expected = {"test_passed": share(Decimal("0.5"), Decimal(51), Decimal(101)), "overhead": Decimal("1.5")}
+    expected["overhead"] -= expected["test_passed"]
+    assert costs(*(reversed(units) if late else units)) == expected
+    invocation = Invocation()
+    for unit in units:
+        invocation.add(unit)
+    assert invocation.contributions()[HOUR, "TOTAL"]["provisioned_runs"] == 1
 
 
 def test_thirds_lose_nothing() -> None:

@@ -27,6 +27,46 @@ def test_no_digit_is_lost(ms: int, memory: int) -> None:
     assert Fraction(lambda_cost(ms, memory, "arm64", "us-east-1")) == exact
 
 
+@pytest.mark.parametrize(
+    ("architecture", "region", "rate"),
+    [
+        ("x86_64", "us-east-1", "0.0000097222"),
+        ("arm64", "us-east-1", "0.0000077778"),
+        ("x86_64", "eu-central-1", "0.0000117011"),
+        # Not known here: the on-demand rate, which is never too low.
+        ("arm64", "eu-central-1", "0.0000133334"),
+        ("x86_64", "af-south-1", "0.0000221"),
+    ],
+)
+def test_an_environment_that_was_kept_ready_runs_at_a_rate_of_its_own(
+    architecture: str, region: str, rate: str
+) -> None:
+    request = lambda_cost(0, 1024, architecture, region)
+    assert lambda_cost(1000, 1024, architecture, region, provisioned=True) == Decimal(rate) + request
+    assert lambda_cost(1000, 1024, architecture, region) >= Decimal(rate) + request
+
+
+@pytest.mark.parametrize(("region", "rate"), [("us-west-2", "0.0000000309"), ("eu-west-1", "0.000000034")])
+def test_storage_costs_beyond_what_is_free(region: str, rate: str) -> None:
+    plain = lambda_cost(1000, 128, "arm64", region)
+    assert lambda_cost(1000, 128, "arm64", region, storage_mb=512) == plain
+    assert lambda_cost(1000, 128, "arm64", region, storage_mb=512 + 1024) == plain + Decimal(rate)
+
+
+@given(
+    ms=st.integers(0, 1_800_000),
+    memory=st.integers(128, 10_240),
+    storage=st.integers(512, 10_240),
+    provisioned=st.booleans(),
+)
+def test_parts_of_an_invocation_lose_no_digit(ms: int, memory: int, storage: int, provisioned: bool) -> None:
+    rate = Fraction("0.0000097222" if provisioned else "0.0000166667")
+    of_storage = Fraction("0.0000000309") * (storage - 512)
+    exact = Fraction(ms, 1024 * 1000) * (rate * memory + of_storage) + Fraction("0.0000002")
+    cost = lambda_cost(ms, memory, "x86_64", "us-east-1", storage_mb=storage, provisioned=provisioned)
+    assert Fraction(cost) == exact
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="architecture"):
         lambda_cost(1, 128, "sparc", "us-east-1")
