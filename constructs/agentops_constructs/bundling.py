@@ -32,7 +32,7 @@ MONITOR = "agentops_monitoring"
 # Nor the direct way to the ledger, which leads there with the plane's modules only.
 PLANE_ONLY = frozenset(
     {
-        *("analysis", "cli", "export", "functions", "ledger", "notify", "testing", "views"),
+        *("analysis", "cli", "control", "export", "functions", "ledger", "notify", "testing", "views"),
         *("__main__.py", "catalogue.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
     }
 )

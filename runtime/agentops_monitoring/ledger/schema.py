@@ -18,7 +18,7 @@
     `D#<day>`, `M#<month>`    as an hour's           what the hours of a closed day or month add up to
     `FOLD#<shard>`            `D#<day>`              `ver` rises with additions that the fold has to see
     `FOLDED`                  `D#<day>`, `M#<m>`     `seen`: up to which of them a day or month is folded
-    `WS#<workflow>#<shard>`   `SPEND`                a workflow's spend: `llm_cost`, `compute_cost`, and of both
+    `WS#<workflow>#<shard>`   `SPEND`                a workflow's spend: `llm_cost`, `compute_cost`, both by
                                                      `a.<agent>`, `m.<model>`
     `ALERT#<period>`          `<budget>#<threshold>`  that it was told, see `alerts`
     `ALERT#PENDING`           `<alert>`              an alert that is not known to be sent, until it is
@@ -29,6 +29,7 @@
     `PART#<event id>`         `<i>`                  a part of a split payload
     `DATA#<event id>`         `<i>`                  a piece of data too large for one item
     `CURSOR#<name>`           `STATE`                how far a scheduled job has come
+    `STOPPED#<agent>`         `STATE`                an agent's last stop, versioned (`control.stops`)
     ========================  =====================  ==================================================
 
 Hours, days and months are UTC. The shard is a hash of the log stream: a reader asks for all of them and adds.
@@ -182,6 +183,11 @@ def receipt_pk(agent: str, message_id: str) -> str:
 def answer_pk(identity: str) -> str:
     """Return the partition key of a model's answer that can be fetched again."""
     return f"ANSWER#{blake2b(identity.encode(), digest_size=16).hexdigest()}"
+
+
+def stopped_pk(agent: str) -> str:
+    """Return the partition key of an agent's last stop."""
+    return f"STOPPED#{_quote(agent)}"
 
 
 def part_pk(event_id: str) -> str:

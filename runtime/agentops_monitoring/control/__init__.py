@@ -1,0 +1,1 @@
+"""Stopping agents and letting them run again; the plane's function `stop` and the command `resume`."""
