@@ -27,7 +27,16 @@ from agentops_monitoring.ledger.events import Event, Report
 from agentops_monitoring.ledger.exact import EXACT, share
 from agentops_monitoring.ledger.failures import Ending, Place, failure
 from agentops_monitoring.ledger.items import key_of, of_report, withdrawn
-from agentops_monitoring.ledger.rollup import OVERHEAD, Increments, Key, add, merge, of_event, spend, of_workflow
+from agentops_monitoring.ledger.rollup import (
+    OVERHEAD,
+    Increments,
+    Key,
+    add,
+    merge,
+    of_event,
+    of_workflow,
+    spend,
+)
 from agentops_monitoring.ledger.state import State, Unit
 
 _START, _DOMAIN, _CALL, _END = "s", "d", "c", "e"
@@ -241,18 +250,20 @@ class Invocation(State):
                 while end < len(entries) and entries[end].clock <= run.at_ms:
                     end += 1
                 starts = [entry for _, entry in entries[start:end] if entry.kind == _START]
-                if starts and starts[-1].value == PROVISIONED:
+                if not starts:
+                    _count(run, "unstarted_runs", increments)
+                elif starts[-1].value == PROVISIONED:
                     run = run._replace(cost=run.provisioned_cost)
-                    _count_provisioned(run, increments)
+                    _count(run, "provisioned_runs", increments)
                 _book_run(run, increments)
                 _allocate_run(run, entries[start:end], increments)
                 places = [entry.place for entry in starts if entry.place]
                 if places:
                     merge(increments, of_workflow(places[-1].workflow_id, run.agent, run.cost))
-                if run.ending is not None:
-                    # An end without its start, which may have got lost, is an end nevertheless.
-                    if (places[-1].span_id not in ended) if places else ended <= begun:
-                        failures.append(failure(run.ending, places[-1] if places else None))
+                # An end without its start, which may have got lost, is an end nevertheless.
+                silent = (places[-1].span_id not in ended) if places else ended <= begun
+                if run.ending is not None and silent:
+                    failures.append(failure(run.ending, places[-1] if places else None))
                 start = end
             self._failures = failures[-MAX_FAILURES:]
             for event in self._failures:
@@ -320,9 +331,9 @@ def _book_run(run: _Run, increments: Increments) -> None:
     merge(increments, spend(hour[2:], run.agent, "compute_cost", run.cost))
 
 
-def _count_provisioned(run: _Run, increments: Increments) -> None:
+def _count(run: _Run, name: str, increments: Increments) -> None:
     for key in (schema.TOTAL, schema.agent_key(run.agent)):
-        add(increments, (_hour(run.at_ms), key), "provisioned_runs", 1)
+        add(increments, (_hour(run.at_ms), key), name, 1)
 
 
 def _allocate_run(run: _Run, moments: list[_Moment], increments: Increments) -> None:

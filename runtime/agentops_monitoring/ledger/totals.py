@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
-from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger import schema, sketch
 from agentops_monitoring.ledger.exact import EXACT, Number
 from agentops_monitoring.ledger.rollup import Increments
+
+
+class _Quantile:
+    """A quantile of one of the sketches; None without any value. Within 2 %, see `sketch`."""
+
+    def __init__(self, name: str, q: float) -> None:
+        self._name, self._q = name, q
+
+    def __get__(self, totals: Totals, owner: type[Totals] | None = None) -> float | None:
+        return sketch.quantile(totals.counters, self._name, self._q)
 
 
 class Totals:
@@ -20,6 +30,17 @@ class Totals:
     """
 
     __slots__ = ("counters",)
+
+    # Milliseconds: of the handler's runs, of model calls, and from a message's sending to its receiving.
+    p50_handler_ms = _Quantile(sketch.HANDLER, 0.5)
+    p95_handler_ms = _Quantile(sketch.HANDLER, 0.95)
+    p99_handler_ms = _Quantile(sketch.HANDLER, 0.99)
+    p50_llm_ms = _Quantile(sketch.LLM, 0.5)
+    p95_llm_ms = _Quantile(sketch.LLM, 0.95)
+    p99_llm_ms = _Quantile(sketch.LLM, 0.99)
+    p50_handoff_ms = _Quantile(sketch.HANDOFF, 0.5)
+    p95_handoff_ms = _Quantile(sketch.HANDOFF, 0.95)
+    p99_handoff_ms = _Quantile(sketch.HANDOFF, 0.99)
 
     def __init__(self, counters: Mapping[str, Number] | None = None) -> None:
         self.counters: dict[str, Number] = dict(counters or {})
@@ -38,6 +59,11 @@ class Totals:
     def events(self) -> int:
         """Events recorded."""
         return self._int("events")
+
+    @property
+    def errors(self) -> int:
+        """Handlers' runs that failed: they raised, or Lambda ended them."""
+        return self._int("errors")
 
     @property
     def by_type(self) -> dict[str, int]:
@@ -114,6 +140,16 @@ class Totals:
         return self._int("failed_runs")
 
     @property
+    def provisioned_runs(self) -> int:
+        """Attempts in an environment of provisioned concurrency; what keeping it ready costs is in no sum."""
+        return self._int("provisioned_runs")
+
+    @property
+    def unstarted_runs(self) -> int:
+        """Attempts that rest on a report line alone: no monitor, an INIT that failed, or a line printed."""
+        return self._int("unstarted_runs")
+
+    @property
     def billed_ms(self) -> int:
         """Billed milliseconds."""
         return self._int("billed_ms")
@@ -147,6 +183,11 @@ class Totals:
     def mean_handler_ms(self) -> float | None:
         """Mean duration of the handler; None without any."""
         return self._mean("handler_ms", "handler_n")
+
+    @property
+    def mean_llm_ms(self) -> float | None:
+        """Mean duration of the model calls that were timed; None without any."""
+        return self._mean("llm_ms", "llm_n")
 
     @property
     def workflows_completed(self) -> int:

@@ -283,6 +283,7 @@ def _count_invocation(
             ("billed_ms", billed),
             ("duration_ms", duration),
             ("provisioned_runs", int(kept_ready)),
+            ("unstarted_runs", int(not begun)),
         ):
             add(at, agent, name, value)
         count.day_spend[at[:10], agent] += usd
