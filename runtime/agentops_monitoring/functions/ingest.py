@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from agentops_monitoring import settings
 from agentops_monitoring.ledger import schema
@@ -15,6 +18,8 @@ from agentops_monitoring.ledger.events import Refused, Reject, Source
 from agentops_monitoring.ledger.metrics import BusiestPairs, Pair, metric_lines
 from agentops_monitoring.ledger.parse import decode, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.records import Group, group, read_records
+from agentops_monitoring.ledger.requests import LedgerBusy
 from agentops_monitoring.ledger.writer import LedgerWriter, WriteResult
 from agentops_monitoring.pricing import overrides
 
@@ -53,16 +58,73 @@ class Ingest:
             data = event["awslogs"]["data"]
         except (KeyError, TypeError):
             raise ValueError("this function takes CloudWatch Logs subscriptions only") from None
-        deadline = time.monotonic() + max(1.0, remaining_s - _RESERVE_S)
-        overrides.refresh()
+        deadline = self._begin(remaining_s)
         try:
             payload = decode(data)
         except Refused as refused:
-            self._print(WriteResult(rejects=[Reject(str(refused), Source("", 0, ""))]))
-            self.dead_letters().keep_undecodable(str(data), str(refused))
+            self._refuse(str(data), str(refused))
             return WriteResult()
         if payload.get("messageType") == "CONTROL_MESSAGE":
             return WriteResult()
+        return self._commit(payload, deadline)
+
+    def take_records(self, event: Mapping[str, Any], remaining_s: float) -> list[str]:
+        """Handle a batch of a Kinesis stream; return the sequence numbers of the records to deliver again.
+
+        What a stream gives up on is only its position, so what can't ever be taken is kept on the queue here,
+        and what the tables are too busy for comes again, with all that follows it in its shard.
+
+        Raises
+        ------
+        Exception
+            Nothing could be taken: the function's errors count that, where they do not count a part.
+        """
+        records = read_records(event["Records"])
+        deadline = self._begin(remaining_s)
+        groups, refused = group(records)
+        failed: list[str] = []
+        failure: Exception | None = None
+        for record, reason in refused:
+            try:
+                self._refuse(record.data, reason)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the record comes again
+                failure, failed = error, [*failed, record.sequence]
+        for each in groups:
+            try:
+                self._take(each, deadline)
+            except Exception as error:  # noqa: BLE001
+                failure, failed = error, failed + [record.sequence for record in each.records]
+        if failure is not None:
+            if len(failed) == len(records):
+                raise failure
+            print(
+                json.dumps({"level": "ERROR", "message": "ingest", "again": len(failed), "why": str(failure)})
+            )
+        return failed
+
+    def _take(self, found: Group, deadline: float) -> None:
+        try:
+            self._commit(found.payload, deadline)
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            # Which of them it was that nobody foresaw is seen when each is taken by itself.
+            if len(found.records) > 1:
+                for each in found.alone():
+                    self._take(each, deadline)
+                return
+            # It would fail for ever, and hold up its shard.
+            self._refuse(found.records[0].data, f"{type(error).__name__}: {error}"[:500])
+
+    def _begin(self, remaining_s: float) -> float:
+        overrides.refresh()
+        return time.monotonic() + max(1.0, remaining_s - _RESERVE_S)
+
+    def _refuse(self, data: str, reason: str) -> None:
+        self._print(WriteResult(rejects=[Reject(reason, Source("", 0, ""))]))
+        self.dead_letters().keep_undecodable(data, reason)
+
+    def _commit(self, payload: Mapping[str, Any], deadline: float) -> WriteResult:
         result = self.writer.write(read_payload(payload, self.region), deadline=deadline)
         # First the metrics: a repetition after what may fail below would find nothing left to commit.
         self._print(result)
@@ -76,14 +138,24 @@ class Ingest:
             print(line, flush=True)
 
 
+def _is_outage(error: Exception) -> bool:
+    """Whether the same may succeed when it is delivered again."""
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code") != "ValidationException"
+    return isinstance(error, LedgerBusy | BotoCoreError)
+
+
 @lru_cache(maxsize=1)
 def _ingest() -> Ingest:
     return Ingest()
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, int]:
-    """Handle one delivery of a subscription filter."""
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Handle one delivery of a subscription filter, or a batch of them by way of a Kinesis stream."""
     remaining = context.get_remaining_time_in_millis() / 1000 if context is not None else 60.0
+    if "Records" in event:
+        again = _ingest().take_records(event, remaining)
+        return {"batchItemFailures": [{"itemIdentifier": sequence} for sequence in again]}
     result = _ingest()(event, remaining)
     return {
         "events": result.events,
