@@ -6,32 +6,35 @@
     day.agents["manager"].success_rate          # completed ÷ ended workflows it took part in
     day.flows["manager", "engineer"].messages
     day.types["test_failed"].cost               # EventCost; over all types it sums to total.total_cost
+    day.agents["manager"].p95_handler_ms        # within 2 %
     reader.hours(start, end)                    # the same, hour by hour: {datetime: Rollups}
+    reader.days(start, end)                     # UTC days; reader.day(date), reader.month(2026, 11)
     reader.spend(date(2026, 11, 22)).total.total_cost
+    reader.workflow_spend(workflow_id).agents["engineer"]
 
-A window of n hours takes n × shards requests (and rarely a page more), however many events there were.
+A window of n hours takes n × shards requests (and rarely a page more), however many events there were; a day
+that is over takes one, once it is folded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from agentops_monitoring.ledger import rollup, schema
-from agentops_monitoring.ledger.exact import Number
+from agentops_monitoring.ledger.exact import EXACT
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
-from agentops_monitoring.ledger.totals import Rollups, Totals, TypeTotals, rollups
+from agentops_monitoring.ledger.rollup_reader import PARALLEL, RollupReader, add_items, number
+from agentops_monitoring.ledger.totals import Rollups, Totals, TypeTotals
 from agentops_monitoring.ledger.workflows import Workflow
 
-_PARALLEL = 8
 _OUTCOMES = 100
 """Of one decision, the newest: more say nothing more."""
-_HOUR = timedelta(hours=1)
 
 
 class WorkflowStatus(NamedTuple):
@@ -43,61 +46,28 @@ class WorkflowStatus(NamedTuple):
     ended_at: str | None
 
 
-class LedgerReader:
-    """Reads the ledger, and raw events where a question is about single ones.
+class WorkflowSpend(NamedTuple):
+    """What a workflow has cost, USD."""
 
-    Parameters
-    ----------
-    client
-        A DynamoDB client.
-    tables
-        Names of the tables.
-    shards
-        Over how many items each rollup is spread; from the environment when left out.
-    """
+    llm_cost: Decimal
+    compute_cost: Decimal
+    """Of the attempts whose `invocation_started` names the workflow."""
+    agents: dict[str, Decimal]
+    """Of both, by agent."""
+    models: dict[str, Decimal]
+
+    @property
+    def total_cost(self) -> Decimal:
+        """Both together."""
+        return EXACT.add(self.llm_cost, self.compute_cost)
+
+
+class LedgerReader(RollupReader):
+    """Reads the ledger, and raw events where a question is about single ones."""
 
     def __init__(self, client: Any, tables: schema.Tables, *, shards: int | None = None) -> None:
-        self._client = client
-        self._tables = tables
-        self._shards = shards or schema.shards()
+        super().__init__(client, tables, shards=shards)
         self._parts = PartStore(client, tables.ledger)
-        self.requests = 0
-        """Requests made so far for rollups."""
-
-    @classmethod
-    def from_environment(cls) -> LedgerReader:
-        """Return a reader of the tables that the environment variables name."""
-        return cls(schema.client(), schema.Tables.from_environment())
-
-    def last(self, hours: int, now: datetime | None = None) -> Rollups:
-        """Return the last hours as one: the current one so far, and `hours - 1` whole ones before it.
-
-        Raises
-        ------
-        ValueError
-            `hours` is less than 1.
-        """
-        if hours < 1:
-            raise ValueError("at least one hour")
-        end = _start_of_hour(now or datetime.now(UTC)) + _HOUR
-        return self.window(end - hours * _HOUR, end)
-
-    def window(self, start: datetime, end: datetime) -> Rollups:
-        """Return the hours that touch [start, end) as one."""
-        merged: rollup.Increments = {}
-        for increments in self._hours(start, end).values():
-            rollup.merge(merged, increments)
-        return rollups(merged)
-
-    def hours(self, start: datetime, end: datetime) -> dict[datetime, Rollups]:
-        """Return each hour that touches [start, end), those without events too, by its start."""
-        return {hour: rollups(increments) for hour, increments in self._hours(start, end).items()}
-
-    def spend(self, day: date) -> Rollups:
-        """Return the costs of a UTC day, in total and by agent, as budgets see them."""
-        merged: rollup.Increments = {}
-        self._bucket(f"D#{day.isoformat()}", merged)
-        return rollups(merged)
 
     def workflow(self, workflow_id: str) -> WorkflowStatus | None:
         """Return a workflow's agents and outcome; None when there is no such workflow."""
@@ -109,6 +79,21 @@ class LedgerReader:
         at, _, outcome = state.ended or (None, None, None)
         outcomes = {"c": "completed", "f": "failed", None: None}
         return WorkflowStatus(tuple(sorted(state.agents)), outcomes[outcome], at)
+
+    def workflow_spend(self, workflow_id: str) -> WorkflowSpend:
+        """Return what a workflow has cost so far."""
+        merged: rollup.Increments = {}
+        for shard in range(self._shards):
+            add_items(merged, self.partition(f"{schema.workflow_bucket(workflow_id)}#{shard}"))
+        found = {name: Decimal(value) for name, value in merged.get(("", schema.SPEND), {}).items()}
+        by = {
+            letter: {name[2:]: usd for name, usd in found.items() if name.startswith(f"{letter}.")}
+            for letter in "am"
+        }
+        nothing = Decimal(0)
+        return WorkflowSpend(
+            found.get("llm_cost", nothing), found.get("compute_cost", nothing), by["a"], by["m"]
+        )
 
     def workflow_events(self, workflow_id: str) -> list[dict[str, Any]]:
         """Return a workflow's events in order of time, as plain dictionaries with their `data`."""
@@ -164,7 +149,7 @@ class LedgerReader:
             )
             found += [self._plain(item, decision=True) for item in answer["Items"]]
         newest = sorted(found, key=lambda each: str(each["at"]), reverse=True)[:limit]
-        with ThreadPoolExecutor(min(_PARALLEL, len(newest) or 1)) as pool:
+        with ThreadPoolExecutor(min(PARALLEL, len(newest) or 1)) as pool:
             for each, outcome in zip(newest, pool.map(self._outcome, newest), strict=True):
                 each["outcome"] = outcome
         return newest
@@ -202,45 +187,6 @@ class LedgerReader:
             }
         return None
 
-    def _hours(self, start: datetime, end: datetime) -> dict[datetime, rollup.Increments]:
-        hour, wanted = _start_of_hour(start), []
-        while hour < end:
-            wanted.append(hour)
-            hour += _HOUR
-        found: dict[datetime, rollup.Increments] = {hour: {} for hour in wanted}
-        tasks = [(hour, shard) for hour in wanted for shard in range(self._shards)]
-
-        def read(task: tuple[datetime, int]) -> Sequence[Mapping[str, Any]]:
-            return self._shard(schema.hour_bucket(_rfc3339(task[0])), task[1])
-
-        with ThreadPoolExecutor(min(_PARALLEL, len(tasks) or 1)) as pool:
-            for (hour, _), items in zip(tasks, pool.map(read, tasks), strict=True):
-                _add_items(found[hour], items)
-        return found
-
-    def _bucket(self, bucket: str, into: rollup.Increments) -> None:
-        for shard in range(self._shards):
-            _add_items(into, self._shard(bucket, shard))
-
-    def _shard(self, bucket: str, shard: int) -> list[Mapping[str, Any]]:
-        return list(
-            self._query(
-                TableName=self._tables.ledger,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": f"{bucket}#{shard}"}},
-                ConsistentRead=True,
-            )
-        )
-
-    def _query(self, **arguments: Any) -> Iterator[Mapping[str, Any]]:
-        while True:
-            self.requests += 1
-            answer = self._client.query(**arguments)
-            yield from answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-
     def _plain(self, item: Mapping[str, Any], *, decision: bool = False) -> dict[str, Any]:
         plain = {
             name: _decode(value)
@@ -259,31 +205,14 @@ class LedgerReader:
         return plain
 
 
-def _add_items(into: rollup.Increments, items: Iterable[Mapping[str, Any]]) -> None:
-    for item in items:
-        # All shards and hours of a rollup add up under one key.
-        key = ("", item["sk"]["S"])
-        for name, value in item.items():
-            if name not in ("pk", "sk", "expires_at") and "N" in value:
-                rollup.add(into, key, name, _number(value["N"]))
-
-
-def _number(text: str) -> Number:
-    return int(text) if text.lstrip("-").isdigit() else Decimal(text)
-
-
 def _decode(value: Mapping[str, Any]) -> Any:
     if "S" in value:
         return value["S"]
-    return _number(value["N"]) if "N" in value else next(iter(value.values()))
-
-
-def _start_of_hour(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return number(value["N"]) if "N" in value else next(iter(value.values()))
 
 
 def _rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-__all__ = ["LedgerReader", "Rollups", "Totals", "TypeTotals", "WorkflowStatus"]
+__all__ = ["LedgerReader", "Rollups", "Totals", "TypeTotals", "WorkflowSpend", "WorkflowStatus"]

@@ -14,7 +14,8 @@ _FIRST_DELAY_S, _LAST_DELAY_S = 0.02, 1.0
 _BUSY = frozenset(
     (
         "InternalServerError", "LimitExceededException", "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded", "ServiceUnavailable", "ThrottlingException", "TransactionInProgressException",
+        "RequestLimitExceeded", "ServiceUnavailable", "ThrottlingException", "TransactionConflictException",
+        "TransactionInProgressException",
     )
 )  # fmt: skip
 # Limits of BatchGetItem and BatchWriteItem; both 16 MB as well, of which the first returns what fits.

@@ -122,6 +122,29 @@ class FakeDynamoDB:
         self.unprocessed -= 1
         return self.unprocessed >= 0
 
+    def put_item(self, *, TableName: str, **body: Any) -> Any:
+        item = body["Item"]
+        return self._one(TableName, item, "PutItem", body, lambda: self._put(TableName, item))
+
+    def update_item(self, *, TableName: str, **body: Any) -> Any:
+        key = body["Key"]
+        pk, sk = key["pk"]["S"], key["sk"]["S"]
+
+        def effect() -> None:
+            _update(self._table(TableName), pk, sk, body)
+            self._keys.setdefault((TableName, pk), set()).add((pk, sk))
+
+        return self._one(TableName, key, "UpdateItem", body, effect)
+
+    def _one(self, table: str, key: Any, operation: str, body: Any, effect: Callable[[], None]) -> Any:
+        def checked() -> Any:
+            if not _holds(body, self._table(table).get((key["pk"]["S"], key["sk"]["S"]))):
+                raise client_error("ConditionalCheckFailedException", operation)
+            effect()
+            return {}
+
+        return self._call(operation, checked)
+
     def get_item(self, *, TableName: str, Key: Any, **_: Any) -> Any:
         item = self._table(TableName).get((Key["pk"]["S"], Key["sk"]["S"]))
         return {} if item is None else {"Item": copy.deepcopy(item)}
@@ -184,8 +207,11 @@ def _holds(body: dict[str, Any], item: dict[str, Any] | None) -> bool:
         return True
     if condition == "attribute_not_exists(pk)":
         return item is None
+    values = body["ExpressionAttributeValues"]
+    if condition == "attribute_not_exists(pk) OR seen <= :seen":
+        return item is None or int(item["seen"]["N"]) <= int(values[":seen"]["N"])
     assert condition == "ver = :known"
-    return item is not None and item["ver"] == body["ExpressionAttributeValues"][":known"]
+    return item is not None and item["ver"] == values[":known"]
 
 
 def _update(rows: dict[tuple[str, str], dict[str, Any]], pk: str, sk: str, body: dict[str, Any]) -> None:
