@@ -60,6 +60,7 @@ docs: setup ## Regenerate the generated documentation
 
 prices: setup ## Regenerate the price book and print what changed
 	@PYTHONPATH=runtime python tools/generate_price_book.py
+	@PYTHONPATH=runtime python tools/generate_context_windows.py
 
 release: setup ## Build the wheel into dist/, unless its price book is older than 90 days
 	@python tools/release.py

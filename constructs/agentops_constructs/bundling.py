@@ -28,11 +28,13 @@ PYTHON = "3.13"
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 EXPORT_REQUIREMENTS = Path(__file__).with_name("export-requirements.txt")
 MONITOR = "agentops_monitoring"
+ENFORCEMENT = "enforcement"
 # What only the plane's functions run, or nothing that is deployed; an agent's cold start should not carry it.
 # Nor the direct way to the ledger, which leads there with the plane's modules only.
 PLANE_ONLY = frozenset(
     {
         *("analysis", "cli", "control", "export", "functions", "ledger", "notify", "testing", "views"),
+        ENFORCEMENT,  # but for agents with a budget
         *("__main__.py", "catalogue.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
     }
 )
@@ -181,27 +183,31 @@ def monitor_source() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def agent_bundle(source: AgentSource) -> Bundle:
-    """Return an agent's code with the part of the monitor that an agent runs."""
+def agent_bundle(source: AgentSource, *, budget: bool = False) -> Bundle:
+    """Return an agent's code with the part of the monitor that an agent runs; more of it with a budget."""
     if not source.path.is_dir():
         raise ValueError(f"the agent's code is not a folder: {source.path}")
     return Bundle(
         name=f"agent-{source.package or source.path.name}",
         trees={source.package or ".": source.path, MONITOR: monitor_source()},
-        exclude={MONITOR: PLANE_ONLY},
+        exclude={MONITOR: _left_out(budget)},
         compress=frozenset({f"{MONITOR}/{PRICE_BOOK}"}),
     )
 
 
-def layer_bundle() -> Bundle:
+def layer_bundle(*, budget: bool = False) -> Bundle:
     """Return the part of the monitor that an agent runs, laid out as a layer."""
     place = f"python/{MONITOR}"
     return Bundle(
         name="layer",
         trees={place: monitor_source()},
-        exclude={place: PLANE_ONLY},
+        exclude={place: _left_out(budget)},
         compress=frozenset({f"{place}/{PRICE_BOOK}"}),
     )
+
+
+def _left_out(budget: bool) -> frozenset[str]:
+    return PLANE_ONLY - {ENFORCEMENT} if budget else PLANE_ONLY
 
 
 def plane_bundle() -> Bundle:

@@ -6,17 +6,19 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agentops_monitoring.analysis.analyzer import AgentOpsAnalyzer
+    from agentops_monitoring.budget import BudgetExceeded
     from agentops_monitoring.event_types import AgentEventType
     from agentops_monitoring.monitor import AgentOpsMonitor
     from agentops_monitoring.wrapper import monitored
 
-__all__ = ["AgentEventType", "AgentOpsAnalyzer", "AgentOpsMonitor", "monitored"]
+__all__ = ["AgentEventType", "AgentOpsAnalyzer", "AgentOpsMonitor", "BudgetExceeded", "monitored"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "AgentEventType": "agentops_monitoring.event_types",
     "AgentOpsAnalyzer": "agentops_monitoring.analysis.analyzer",
     "AgentOpsMonitor": "agentops_monitoring.monitor",
+    "BudgetExceeded": "agentops_monitoring.budget",
     "monitored": "agentops_monitoring.wrapper",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -14,18 +15,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from agentops_monitoring.enforcement import Guard
     from agentops_monitoring.monitor import AgentOpsMonitor
 
+guard: Guard | None = None
+"""What enforces the agent's budget, where it has one."""
 _installed = False
 _monitor: AgentOpsMonitor | None = None
 _undo: dict[str, Callable[[], None]] = {}
 
 
 def install() -> None:
-    """Hook botocore's sessions and the SDKs of models, whether imported yet or not. Idempotent."""
-    global _installed
+    """Hook botocore's sessions and the SDKs of models, whether imported yet or not. Idempotent.
+
+    Raises
+    ------
+    ValueError
+        The environment names a budget that makes no sense.
+    ModuleNotFoundError
+        It names one, and the bundle cannot enforce it.
+    """
+    global _installed, guard
     if _installed:
         return
+    if os.environ.get("AGENTOPS_BUDGET"):
+        from agentops_monitoring import enforcement
+
+        guard = enforcement.from_environment()
     _installed = True
     for name, hook in _HOOKS.items():
         if name not in sys.modules:
@@ -39,8 +55,8 @@ def install() -> None:
 
 def uninstall() -> None:
     """Undo `install`: what it hooked is as it was, or records nothing more where it is hooked for good."""
-    global _installed, _monitor
-    _installed, _monitor = False, None
+    global _installed, _monitor, guard
+    _installed, _monitor, guard = False, None, None
     for name in _HOOKS:
         importhook.cancel(name)
     for name in list(_undo):

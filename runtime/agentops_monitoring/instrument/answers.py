@@ -18,6 +18,8 @@ class Answer:
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.request: tuple[str, str, object] | None = None
+        """Of a call that is paid for: its SDK, path and body, which tell what it can cost."""
         self._response: Any = None
         self._watched = False
         self._ended = False
@@ -50,7 +52,11 @@ class Answer:
     def returned(self, result: Any) -> None:
         """Take what the agent gets."""
         # No response: something in between, such as a cache, answered, and nothing was spent.
-        if self._watched or self._response is None:
+        if self._watched:
+            return
+        if self._response is None:
+            if self.call.held is not None:
+                self.call.held.drop()
             return
         response, self._response = self._response, None
         with suppress(Exception):  # an answer of a shape nobody foresaw
@@ -109,8 +115,7 @@ class ModelAnswer(Answer):
         self.reading = responses.read_response(result)
 
     def refused(self, error: BaseException) -> None:
-        status = getattr(error, "status_code", None)
-        model_calls.record_failure(self.call, model_calls.name_of(error), status)
+        model_calls.record_failure(self.call, error, getattr(error, "status_code", None))
 
     def finish(self, problem: str | None) -> None:
         reading = Reading(None, None, None)

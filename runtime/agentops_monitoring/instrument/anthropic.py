@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from agentops_monitoring import responses
+from agentops_monitoring import instrument, responses
 from agentops_monitoring.instrument import model_calls, stainless
 from agentops_monitoring.instrument.answers import Answer, ModelAnswer, json_of
 
@@ -21,7 +21,14 @@ def start(client: Any, options: Any) -> Answer | None:
     method, path = options.method.lower(), options.url.partition("?")[0]
     if method == "post" and path == "/v1/messages":
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
-        return _Message(model_calls.begin(asked.get("model"), *_platform(client)))
+        answer = _Message(model_calls.begin(asked.get("model"), *_platform(client)))
+        answer.request = "anthropic", path, asked
+        return answer
+    if method == "post" and path == "/v1/messages/batches" and instrument.guard is not None:
+        asked = options.json_data if isinstance(options.json_data, Mapping) else {}
+        batch = _Batch(model_calls.begin(_model_of(asked), *_platform(client)))
+        batch.request = "anthropic", path, asked
+        return batch
     if method == "get" and path.endswith("/results") and "/v1/messages/batches/" in path:
         return _BatchResults(model_calls.begin(None, *_platform(client)))
     return None
@@ -47,6 +54,22 @@ class _Message(ModelAnswer):
         if event.get("type") == "message_delta" and (event.get("delta") or {}).get("stop_reason"):
             # The figures are final; all that may follow is the end.
             self.reading = self.stream.reading
+
+
+def _model_of(batch: Mapping[str, Any]) -> object:
+    """Return the model of a batch's requests; none where they have several."""
+    models = {each["params"].get("model") for each in batch.get("requests") or ()}
+    return models.pop() if len(models) == 1 else None
+
+
+class _Batch(Answer):
+    """A batch that is made: what it takes is recorded when its results are fetched, and on the budget now."""
+
+    def refused(self, error: BaseException) -> None:
+        model_calls.record_failure(self.call, error, getattr(error, "status_code", None))
+
+    def finish(self, problem: str | None) -> None:  # noqa: ARG002
+        model_calls.settle(self.call, None)
 
 
 class _BatchResults(Answer):

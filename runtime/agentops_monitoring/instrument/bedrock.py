@@ -25,11 +25,29 @@ def before_call(params: Any, context: Any, **_: Any) -> None:
         context[_KEY] = model_calls.begin(params.get("modelId"), "aws.bedrock", context.get("client_region"))
 
 
+def before_send(params: Any, model: Any, context: Any, **_: Any) -> None:
+    """Hold the worst case of a call that is valid and about to be sent; registered where there is a budget.
+
+    Raises
+    ------
+    BudgetExceeded
+        It does not fit.
+    """
+    call = context.get(_KEY)
+    if call is not None and instrument.guard is not None:
+        kind = "converse" if model.name.startswith("Converse") else "invoke"
+        try:
+            context[_KEY] = instrument.guard.admit(call, kind, "", params.get("body"))
+        except BaseException:
+            del context[_KEY]
+            raise
+
+
 def after_failure(exception: Any, context: Any, **_: Any) -> None:
     """Record a call that got no answer."""
     call = context.pop(_KEY, None)
     if call is not None:
-        model_calls.record_failure(call, model_calls.name_of(exception))
+        model_calls.record_failure(call, exception)
 
 
 def after_call(http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:

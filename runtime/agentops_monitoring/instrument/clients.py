@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentops_monitoring import instrument
 from agentops_monitoring.instrument import bedrock, messages, payloads, queues
 
 _MODEL_HOOKS = tuple(
@@ -14,6 +15,10 @@ _MODEL_HOOKS = tuple(
         (f"after-call.bedrock-runtime.{operation}", bedrock.after_call),
         (f"after-call-error.bedrock-runtime.{operation}", bedrock.after_failure),
     )
+)
+_BUDGET_HOOKS = tuple(
+    (f"before-call.bedrock-runtime.{operation}", bedrock.before_send)
+    for operation in ("Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream")
 )
 _MESSAGE_HOOKS = (
     ("before-parameter-build.events.PutEvents", messages.before_put),
@@ -35,7 +40,8 @@ _OTHER_MESSAGE_HOOKS = tuple(
 
 def attach_to_session(session: Any) -> None:
     """Hook every client that this botocore session makes from now on."""
-    for name, handler in _MODEL_HOOKS + _MESSAGE_HOOKS + _OTHER_MESSAGE_HOOKS:
+    budget = _BUDGET_HOOKS if instrument.guard is not None else ()
+    for name, handler in _MODEL_HOOKS + _MESSAGE_HOOKS + _OTHER_MESSAGE_HOOKS + budget:
         session.register(name, handler, unique_id=_unique(name))
 
 

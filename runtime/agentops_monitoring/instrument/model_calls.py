@@ -12,6 +12,9 @@ from agentops_monitoring.forks import at_fork
 from agentops_monitoring.trace import TraceContext
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from agentops_monitoring.enforcement import Held
     from agentops_monitoring.pricing import TokenUsage
     from agentops_monitoring.recorder import Recorder
     from agentops_monitoring.responses import Reading
@@ -33,6 +36,8 @@ class Call(NamedTuple):
     provider: str
     region: str | None
     operation: str
+    held: Held | None = None
+    """What is held for it of the agent's budget, where it has one."""
 
 
 def begin(model: object, provider: str, region: object = None, operation: str = "chat") -> Call:
@@ -74,30 +79,51 @@ def record(
     request_id
         The provider's id of the request, where its client names the answer by that.
     """
+    cost = None
     with suppress(Exception):  # also runs in __del__, at the interpreter's end
-        if not instrument.active():
-            return
-        if usage is None and problem is None:
-            problem = NO_TOKENS
-        tokens: dict[str, int | None] = {name: None for name, _ in llm.TOKEN_FIELDS}
-        if usage is not None:
-            tokens = {name: getattr(usage, name) for name in tokens}
-            if problem:
-                tokens["output_tokens"] = None
-        llm.record_call(
-            call.monitor,
-            model=call.model,
-            tokens=tokens,
-            tier="standard" if usage is None else usage.tier,
-            extra=() if usage is None else usage.extra,
-            region=call.region,
-            provider=call.provider,
-            response_id=response_id,
-            duration_ms=_since(call) if timed else None,
-            problems=[problem] if problem else [],
-            context=call.context,
-            request_id=request_id,
-        )
+        if instrument.active():
+            cost = _record(call, response_id, usage, problem, timed, request_id)
+    settle(call, cost)
+
+
+def _record(
+    call: Call,
+    response_id: str | None,
+    usage: TokenUsage | None,
+    problem: str | None,
+    timed: bool,
+    request_id: str | None,
+) -> Decimal | None:
+    if usage is None and problem is None:
+        problem = NO_TOKENS
+    tokens: dict[str, int | None] = {name: None for name, _ in llm.TOKEN_FIELDS}
+    if usage is not None:
+        tokens = {name: getattr(usage, name) for name in tokens}
+        if problem:
+            tokens["output_tokens"] = None
+    problems = [problem] if problem else []
+    if call.held is not None and call.held.note:
+        problems.append(call.held.note)
+    return llm.record_call(
+        call.monitor,
+        model=call.model,
+        tokens=tokens,
+        tier="standard" if usage is None else usage.tier,
+        extra=() if usage is None else usage.extra,
+        region=call.region,
+        provider=call.provider,
+        response_id=response_id,
+        duration_ms=_since(call) if timed else None,
+        problems=problems,
+        context=call.context,
+        request_id=request_id,
+    )
+
+
+def settle(call: Call, cost: Decimal | None) -> None:
+    """Book a call's cost on the agent's budget, where it has one; None is not known. Never raises."""
+    if call.held is not None:
+        call.held.settle(cost)
 
 
 def record_kept(call: Call, reading: Reading, response_id: str | None) -> None:
@@ -107,12 +133,29 @@ def record_kept(call: Call, reading: Reading, response_id: str | None) -> None:
         record(named, response_id, reading.usage, None, timed=False)
 
 
-def record_failure(call: Call, error: str, status_code: object = None) -> None:
-    """Write a call that failed, as a span with an error: nobody bills it; never raises."""
+_NEVER_SENT = frozenset(
+    {
+        *("ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectTimeoutError", "EndpointConnectionError"),
+        *("NoCredentialsError", "PartialCredentialsError", "ProxyConnectionError"),
+    }
+)
+
+
+def record_failure(call: Call, error: BaseException | str, status_code: object = None) -> None:
+    """Write a call that failed, as a span with an error: nobody bills it; never raises.
+
+    What was sent and never answered may yet be billed: a budget keeps what is held for it.
+    """
+    if call.held is not None:
+        cause = None if isinstance(error, str) else error.__cause__ or error
+        if cause is None or isinstance(status_code, int) or type(cause).__name__ in _NEVER_SENT:
+            call.held.drop()
+        else:
+            call.held.settle(None)
     with suppress(Exception):
         from agentops_monitoring.event_types import SPAN
 
-        described: dict[str, Any] = {"type": error}
+        described: dict[str, Any] = {"type": error if isinstance(error, str) else name_of(error)}
         if isinstance(status_code, int):
             described["status_code"] = status_code
         data = {

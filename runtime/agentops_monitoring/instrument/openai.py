@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from agentops_monitoring import responses
+from agentops_monitoring import instrument, responses
 from agentops_monitoring.instrument import model_calls, stainless
 from agentops_monitoring.instrument.answers import Answer, ModelAnswer, json_of
 from agentops_monitoring.instrument.model_calls import Call
@@ -53,7 +53,13 @@ def start(client: Any, options: Any) -> Answer | None:
     if method == "post" and path in _OPERATIONS:
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
         call = model_calls.begin(asked.get("model"), *_platform(client), _OPERATIONS[path])
-        return _Response(call, by_chunks=path.endswith("completions"))
+        answer = _Response(call, by_chunks=path.endswith("completions"))
+        answer.request = "openai", path, asked
+        return answer
+    if method == "post" and path == "/batches" and instrument.guard is not None:
+        batch = Answer(model_calls.begin(None, *_platform(client)))
+        batch.request = "openai", path, options.json_data
+        return batch
     if method == "get" and path.startswith("/responses/") and path.count("/") == 2:
         return _KeptResponse(model_calls.begin(None, *_platform(client)))
     if method == "get" and path.startswith("/files/") and path.endswith("/content"):
@@ -121,6 +127,7 @@ class _Response(ModelAnswer):
             if self.reading.usage is None and self._by_chunks:
                 problem = NO_USAGE
         elif self._background and self._pending:
+            model_calls.settle(self.call, None)
             return  # its tokens come with the response that is fetched later
         if self._background and self.reading is not None and self.reading.response_id is not None:
             model_calls.first_time(self.reading.response_id)

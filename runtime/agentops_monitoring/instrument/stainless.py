@@ -81,10 +81,18 @@ def _begun(start: Start, client: Any, options: Any) -> Answer | None:
         return None
 
 
+def _admit(answer: Answer) -> None:
+    """Hold the worst case of a call that is about to be made; raises where it does not fit."""
+    if answer.request is not None and instrument.guard is not None:
+        answer.call = instrument.guard.admit(answer.call, *answer.request)
+
+
 def _around(original: Callable[..., Any], start: Start) -> Callable[..., Any]:
     @wraps(original)
     def request(self: Any, cast_to: Any, options: Any, *arguments: Any, **named: Any) -> Any:
         answer = _begun(start, self, options)
+        if answer is not None and instrument.guard is not None:
+            _admit(answer)
         token = _current.set(answer)
         try:
             result = original(self, cast_to, options, *arguments, **named)
@@ -105,6 +113,10 @@ def _around_async(original: Callable[..., Any], start: Start) -> Callable[..., A
     @wraps(original)
     async def request(self: Any, cast_to: Any, options: Any, *arguments: Any, **named: Any) -> Any:
         answer = _begun(start, self, options)
+        if answer is not None and instrument.guard is not None:
+            from asyncio import to_thread  # the loop has others to serve meanwhile
+
+            await to_thread(_admit, answer)
         token = _current.set(answer)
         try:
             result = await original(self, cast_to, options, *arguments, **named)
