@@ -21,11 +21,13 @@ from .metrics import MetricFactory
 from .monitored_agent import MonitoredAgent
 from .monitoring_plane import ImportedMonitoringPlane, MonitoringPlane
 from .naming import Names
+from .stopping import CostAction
 
 __all__ = [
     "AgentDashboard",
     "AgentRef",
     "AgentSource",
+    "CostAction",
     "CostAlarm",
     "DashboardKind",
     "ImportedMonitoringPlane",

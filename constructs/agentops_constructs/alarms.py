@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from aws_cdk import Duration
@@ -14,6 +15,7 @@ from agentops_monitoring import catalogue
 from .monitored_agent import MonitoredAgent
 from .monitoring_plane import PlaneBase
 from .plane_functions import PLANE_FUNCTIONS
+from .stopping import CostAction, StopAction
 from .validation import TreeValidation
 
 
@@ -34,11 +36,18 @@ class CostAlarm(Construct):
     name
         Of the alarm, behind `AgentOps-<environment>-`: a second threshold for the same spend needs its own.
         `Cost-<agent>`, or `HighCost` for the environment, by default.
+    on_breach
+        What a breach does beside the mail. `CostAction.STOP_AGENT` sets the concurrency of the agents'
+        functions to 0 until the next UTC day, or `agentops-monitoring resume`; what they are sent meanwhile
+        is kept.
+    stops
+        The agents that a breach stops: the alarm's own by default, which has to be given as a
+        `MonitoredAgent` then; those of the environment's alarm have to be listed.
 
     Raises
     ------
     ValueError
-        The threshold is not above 0.
+        The threshold is not above 0, or it is not said which agents are to be stopped.
     """
 
     def __init__(
@@ -50,24 +59,38 @@ class CostAlarm(Construct):
         threshold_usd: Decimal | float,
         agent: MonitoredAgent | str | None = None,
         name: str | None = None,
+        on_breach: CostAction = CostAction.ALERT,
+        stops: Sequence[MonitoredAgent] = (),
     ) -> None:
         super().__init__(scope, id)
         if not threshold_usd > 0:
             raise ValueError(f"threshold_usd must be above 0, not {threshold_usd}")
+        stopped = _stopped(on_breach, stops, agent)
         spender = agent.agent_name if isinstance(agent, MonitoredAgent) else agent
         whose = f"agent {spender}" if spender else f"environment {monitoring.environment}"
+        name = name or (f"Cost-{spender}" if spender else "HighCost")
+        about = f"Spend of {whose} since midnight UTC reached ${threshold_usd:g}."
+        if stopped:
+            about += (
+                f" Stopped until 00:05 UTC: {', '.join(each.agent_name for each in stopped)}. Sooner: "
+                f"agentops-monitoring resume --environment {monitoring.environment} AGENT."
+            )
         self.alarm = _alarm(
             self,
             "Alarm",
             monitoring,
-            name=name or (f"Cost-{spender}" if spender else "HighCost"),
-            about=f"Spend of {whose} since midnight UTC reached ${threshold_usd:g}.",
+            name=name,
+            about=about,
             metric=monitoring.metrics.costs("SpendToDate", spender),
             threshold=float(threshold_usd),
             operator=cw.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             # A late value must neither clear the breach nor repeat its alert.
             missing=cw.TreatMissingData.IGNORE,
         )
+        if stopped:
+            self.alarm.add_alarm_action(StopAction(monitoring.stop_function_arn))
+        for each in stopped:
+            each.stop_on(monitoring.names.alarm(name))
         validation = TreeValidation.ensure(self)
         if isinstance(agent, str):
             validation.refer(self, monitoring.environment, [agent])
@@ -82,16 +105,30 @@ class MonitoringAlarms(Construct):
         The plane whose metrics they watch.
     daily_budget_usd
         Threshold of `HighCost`, USD per UTC day.
+    on_breach, stops
+        Of `HighCost`, as in `CostAlarm`.
     """
 
     def __init__(
-        self, scope: Construct, id: str, *, monitoring: PlaneBase, daily_budget_usd: Decimal | float
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        monitoring: PlaneBase,
+        daily_budget_usd: Decimal | float,
+        on_breach: CostAction = CostAction.ALERT,
+        stops: Sequence[MonitoredAgent] = (),
     ) -> None:
         super().__init__(scope, id)
         metrics = monitoring.metrics
         five, quarter = Duration.minutes(5), Duration.minutes(15)
         self.high_cost = CostAlarm(
-            self, "HighCost", monitoring=monitoring, threshold_usd=daily_budget_usd
+            self,
+            "HighCost",
+            monitoring=monitoring,
+            threshold_usd=daily_budget_usd,
+            on_breach=on_breach,
+            stops=stops,
         ).alarm
         self.high_error_rate = _alarm(
             self, "HighErrorRate", monitoring,
@@ -156,8 +193,9 @@ class MonitoringAlarms(Construct):
                 period=five,
             ),
             threshold=0,
-            # One failure is retried or made up for; the alert is for what stays broken.
-            periods=2,
+            # One failure is retried or made up for; the alert is for what stays broken. Some run each 15 minutes.
+            periods=6,
+            failing=2,
         )  # fmt: skip
         self.export_failures = _alarm(
             self, "ExportFailures", monitoring,
@@ -183,6 +221,22 @@ class MonitoringAlarms(Construct):
         ]
 
 
+def _stopped(
+    on_breach: CostAction, stops: Sequence[MonitoredAgent], agent: MonitoredAgent | str | None
+) -> list[MonitoredAgent]:
+    if on_breach is not CostAction.STOP_AGENT:
+        if stops:
+            raise ValueError("stops= needs on_breach=CostAction.STOP_AGENT")
+        return []
+    if stops:
+        return list(stops)
+    if isinstance(agent, MonitoredAgent):
+        return [agent]
+    raise ValueError(
+        "on_breach=CostAction.STOP_AGENT: give agent= as the MonitoredAgent, or list those to stop in stops="
+    )
+
+
 def _alarm(
     scope: Construct,
     id: str,
@@ -195,6 +249,7 @@ def _alarm(
     operator: cw.ComparisonOperator = cw.ComparisonOperator.GREATER_THAN_THRESHOLD,
     missing: cw.TreatMissingData = cw.TreatMissingData.NOT_BREACHING,
     periods: int = 1,
+    failing: int | None = None,
 ) -> cw.Alarm:
     alarm = cw.Alarm(
         scope,
@@ -205,6 +260,7 @@ def _alarm(
         threshold=threshold,
         comparison_operator=operator,
         evaluation_periods=periods,
+        datapoints_to_alarm=failing,
         treat_missing_data=missing,
     )
     alarm.add_alarm_action(cw_actions.SnsAction(monitoring.topic))

@@ -23,6 +23,7 @@ from .handler_check import check_handler
 from .monitoring_plane import PlaneBase
 from .naming import check_agent_name
 from .roles import FailedEvents, allow_model, allow_network_interfaces, function_role
+from .stopping import Stoppable
 from .validation import TreeValidation, acknowledge
 
 WRAPPER = "agentops_monitoring.wrapper.handler"
@@ -105,6 +106,8 @@ class MonitoredAgent(Construct):
             code = bundling.code(self, bundling.agent_bundle(code))
         elif not is_image:
             layers.append(self._monitor_layer())
+        self._stoppable: Stoppable | None = None
+        self._on_failure_is_given = "on_failure" in function_props
         props: dict[str, Any] = {
             "architecture": lambda_.Architecture.ARM_64,
             "memory_size": 256,
@@ -163,6 +166,31 @@ class MonitoredAgent(Construct):
     def grant_invoke(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to invoke the agent."""
         return self.function.grant_invoke(grantee)
+
+    def stop_on(self, alarm: str) -> None:
+        """Let an alarm, given by its name, stop the agent through the plane's function `stop`.
+
+        Raises
+        ------
+        ValueError
+            The agent's failed events go elsewhere, so what it is sent while stopped would not be kept.
+        """
+        if self._stoppable is None:
+            if self._on_failure_is_given:
+                raise ValueError(
+                    f"agent {self.agent_name!r} has an on_failure= of its own: what is sent to it while it "
+                    "is stopped would not be kept where `agentops-monitoring resume` finds it"
+                )
+            self._stoppable = Stoppable(
+                self,
+                "Stoppable",
+                names=self.monitoring.names,
+                agent_name=self.agent_name,
+                function=self.function,
+                queue=self.failed_events,
+                failed_alarm=self.monitoring.names.alarm(f"FailedEvents-{self.agent_name}"),
+            )
+        self._stoppable.add_alarm(alarm)
 
     def grant_model(self, model_id: str, *, streaming: bool = True) -> None:
         """Allow the agent to call one Bedrock model: its id, an inference profile's id, or an ARN.

@@ -65,6 +65,11 @@ class PlaneBase(Construct):
         raise NotImplementedError
 
     @property
+    def stop_function_arn(self) -> str:
+        """What alarms invoke to stop an agent."""
+        raise NotImplementedError
+
+    @property
     def environment(self) -> str:
         """The environment's name."""
         return self.names.environment
@@ -158,6 +163,11 @@ class ImportedMonitoringPlane(PlaneBase):
     def widgets_function_arn(self) -> str:
         """What draws the custom widgets."""
         return self._find("widgets-function-arn")
+
+    @property
+    def stop_function_arn(self) -> str:
+        """What alarms invoke to stop an agent."""
+        return self._find("stop-function-arn")
 
     def _find(self, name: str) -> str:
         return ssm.StringParameter.value_for_string_parameter(self, self.names.parameter(name))
@@ -267,6 +277,11 @@ class MonitoringPlane(PlaneBase):
         """What draws the custom widgets."""
         return self.functions.widgets.function_arn
 
+    @property
+    def stop_function_arn(self) -> str:
+        """What alarms invoke to stop an agent."""
+        return self.functions.stop.function_arn
+
     @staticmethod
     def from_environment(
         scope: Construct,
@@ -374,6 +389,7 @@ class MonitoringPlane(PlaneBase):
             "dead-letter-queue-name": self.dead_letter_queue.queue_name,
             "ingest-function-arn": self.ingest_function_arn,
             "widgets-function-arn": self.widgets_function_arn,
+            "stop-function-arn": self.stop_function_arn,
             "daily-budget-usd": str(self.daily_budget_usd),
         }.items():
             ssm.StringParameter(

@@ -14,15 +14,16 @@ from constructs import Construct
 
 from . import bundling
 from .roles import FailedBatches, FailedEvents, allow, allow_items, function_role
+from .stopping import allow_stopping
 
-PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export")
+PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export", "fold", "stop")
 
 if TYPE_CHECKING:
     from .monitoring_plane import MonitoringPlane
 
 
 class PlaneFunctions(Construct):
-    """Ingest, gauges, analyze, widgets and, with a key for it, export."""
+    """Ingest, gauges, analyze, widgets, stop and, with a key for it, export."""
 
     def __init__(
         self, scope: Construct, id: str, *, plane: MonitoringPlane, ingest_concurrency: int | None = None
@@ -70,7 +71,50 @@ class PlaneFunctions(Construct):
         allow_items(_role(self.widgets), decisions, "GetItem")
         allow_items(_role(self.widgets), decisions, "Query", index="gsi1")
 
+        self.stop = self._stop(code)
+
+        self.fold = self._function(
+            # A day of a large environment takes minutes; what one run has no time for, the next one does.
+            "fold", code, memory=512, timeout=900, about="Folds hours that are over into days and months",
+        )  # fmt: skip
+        allow_items(_role(self.fold), ledger, "PutItem", "Query", "UpdateItem")
+        self._every(Duration.minutes(15), self.fold)
+
         self.export = self._export(plane.agentops_api_key_secret) if plane.agentops_api_key_secret else None
+
+    def _stop(self, code: lambda_.Code) -> lambda_.Function:
+        plane = self._plane
+        function = self._function(
+            "stop", code, memory=256, timeout=300,
+            about="Stops agents when their alarm says so, and resumes them in the next UTC day",
+        )  # fmt: skip
+        allow_stopping(plane, function)
+        # A breach that stops nothing must not go unnoticed: an alarm watches this queue.
+        function.configure_async_invoke(on_failure=FailedEvents(plane.dead_letter_queue))
+        events.Rule(
+            self,
+            "StopSchedule",
+            # 00:05, and each quarter of an hour after it for what was refused or not finished then.
+            schedule=events.Schedule.expression("cron(5/15 * * * ? *)"),
+            targets=[targets.LambdaFunction(function, retry_attempts=0)],
+        )
+        # One statement for all alarms: CDK's LambdaAction adds one for each.
+        stack = Stack.of(self)
+        lambda_.CfnPermission(
+            self,
+            "AlarmsInvokeStop",
+            action="lambda:InvokeFunction",
+            function_name=function.function_arn,
+            principal="lambda.alarms.cloudwatch.amazonaws.com",
+            source_account=stack.account,
+            source_arn=stack.format_arn(
+                service="cloudwatch",
+                resource="alarm",
+                resource_name=plane.names.alarm("*"),
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            ),
+        )
+        return function
 
     def _function(
         self,
