@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.dead_letters import DeadLetters
 from agentops_monitoring.ledger.events import Refused, Reject, Source
 from agentops_monitoring.ledger.metrics import BusiestPairs, Pair, metric_lines
+from agentops_monitoring.ledger.origins import Origins
 from agentops_monitoring.ledger.parse import decode, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.records import Group, group, read_records
@@ -35,6 +37,7 @@ class Ingest:
         tables = schema.Tables.from_environment()
         self.writer = LedgerWriter(client, tables)
         self.reader = LedgerReader(client, tables)
+        self.origins = Origins(client, tables.ledger)
         self.pairs = BusiestPairs(self._busiest)
         self.environment = settings.load().environment
         self.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -130,6 +133,8 @@ class Ingest:
         self._print(result)
         if result.rejects:
             self.dead_letters().keep_rejects(payload, result.rejects)
+        with suppress(BotoCoreError, ClientError):  # the next payload tells the same
+            self.origins.note(payload)
         return result
 
     def _print(self, result: WriteResult) -> None:

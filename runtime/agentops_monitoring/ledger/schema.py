@@ -28,7 +28,13 @@
     `ANSWER#<digest>`         `STATE`                a model's answer that can be fetched again, counted
     `PART#<event id>`         `<i>`                  a part of a split payload
     `DATA#<event id>`         `<i>`                  a piece of data too large for one item
+    `SEQ#<nonce>`             `STATE`                which events of a process arrived, versioned
+    `GAPS#<shard>`            `<nonce>`              those that did not, see `gaps`
+    `LATER#<day>`             `<log event id>`       a line of a later version, whole, see `later`
     `CURSOR#<name>`           `STATE`                how far a scheduled job has come
+    `FUNCTION#<agent>`        `<function>`           a function whose lines are the agent's (`origins`)
+    `RECON#<day>`             `LAMBDA#<agent>`       what AWS counted and what the ledger did (`reconcile`)
+    `RECON#<day>`             `BEDROCK#<model>`      the same of a model
     `STOPPED#<agent>`         `STATE`                an agent's last stop, versioned (`control.stops`)
     ========================  =====================  ==================================================
 
@@ -40,6 +46,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from time import gmtime, strftime
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -190,6 +197,41 @@ def stopped_pk(agent: str) -> str:
     return f"STOPPED#{_quote(agent)}"
 
 
+def functions_pk(agent: str) -> str:
+    """Return the partition key of an agent's functions."""
+    return f"FUNCTION#{_quote(agent)}"
+
+
+def reconciliation_pk(day: str) -> str:
+    """Return the partition key of a day's reconciliation."""
+    return f"RECON#{day}"
+
+
+def reconciliation_sk(kind: str, name: str) -> str:
+    """Return the sort key of what was held against AWS's count."""
+    return f"{kind}#{_quote(name)}"
+
+
+def sequence_pk(nonce: str) -> str:
+    """Return the partition key of what is known of a process's numbers."""
+    return f"SEQ#{nonce}"
+
+
+def gaps_shard(shard: int) -> str:
+    """Return the partition key of a share of the gaps, of `INDEX_SHARDS`."""
+    return f"GAPS#{shard}"
+
+
+def gaps_pk(nonce: str) -> str:
+    """Return the partition key of a process's gaps."""
+    return gaps_shard(index_shard(nonce))
+
+
+def later_pk(at_ms: int) -> str:
+    """Return the partition key of lines of a later version, by the day that they were logged on."""
+    return f"LATER#{strftime('%Y-%m-%d', gmtime(at_ms / 1000))}"
+
+
 def part_pk(event_id: str) -> str:
     """Return the partition key of the parts of a split payload."""
     return f"PART#{event_id}"
@@ -228,12 +270,20 @@ def raw_ttl_s() -> int:
     return int(os.environ.get("AGENTOPS_RAW_TTL_DAYS") or 90) * _DAY_S
 
 
+PART_TTL_S = 14 * _DAY_S
+"""Of a part that waits for its siblings: as long as a dead letter may wait to be replayed."""
+CLOSED_GAPS_TTL_S = _DAY_S
+"""Of a process's gaps once they are closed."""
 HOURS_KEPT = timedelta(days=400)
 """Behind their day. Only what folds a day gives its hours an end: before, they live for ever."""
 DAYS_KEPT = timedelta(days=3_653)
 """Ten years behind their end; months live for ever."""
 _SEALED_BEFORE = timedelta(days=2)
+CHECKS_TTL_S = 400 * _DAY_S
+"""Of reconciliations, and of what they go by."""
 _SPEND_TTL_S = 400 * _DAY_S
+ALERTS_TTL_S = _SPEND_TTL_S
+"""Of the marks that something was told; what is not sent yet stays until it is."""
 
 
 def counters_ttl_s(bucket: str) -> int | None:

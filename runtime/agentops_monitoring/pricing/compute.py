@@ -83,7 +83,7 @@ def _rates(architecture: str, region: str) -> _Rates:
     memory = arm64 if architecture == "arm64" else x86_64
     provisioned = _PROVISIONED.get((region, architecture), memory)
     gb_seconds = memory, provisioned, _STORAGE.get(region, _COMMON_STORAGE)
-    return _Rates(*(_EXACT.multiply(Decimal(each), _MB_MS) for each in gb_seconds), Decimal(request))
+    return _Rates._make([*(_EXACT.multiply(Decimal(each), _MB_MS) for each in gb_seconds), Decimal(request)])
 
 
 def lambda_cost(
