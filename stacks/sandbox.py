@@ -12,7 +12,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from agentops_constructs import AgentSource, bundling
-from agentops_constructs.monitoring_plane import PlaneBase
+from agentops_constructs.plane_base import PlaneBase
 from agentops_constructs.roles import NETWORK_INTERFACES, allow, allow_network_interfaces, function_role
 from agentops_constructs.validation import acknowledge
 

@@ -8,7 +8,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cw
 from constructs import Construct
 
-from agentops_constructs.monitoring_plane import PlaneBase
+from agentops_constructs.plane_base import PlaneBase
 
 _ALARM = "alarm:"
 

@@ -11,26 +11,31 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from missing
 
+from agentops_monitoring.budget import Budget
 from agentops_monitoring.catalogue import MetricDetail
 
 from .agent_dashboard import AgentDashboard, AgentRef, DashboardKind
 from .alarms import CostAlarm, MonitoringAlarms
 from .bundling import AgentSource
 from .estimate import MonthlyEstimate, monthly_estimate
+from .ingest_stream import IngestStream
 from .metrics import MetricFactory
 from .monitored_agent import MonitoredAgent
-from .monitoring_plane import ImportedMonitoringPlane, MonitoringPlane
+from .monitoring_plane import MonitoringPlane
 from .naming import Names
+from .plane_base import ImportedMonitoringPlane
 from .stopping import CostAction
 
 __all__ = [
     "AgentDashboard",
     "AgentRef",
     "AgentSource",
+    "Budget",
     "CostAction",
     "CostAlarm",
     "DashboardKind",
     "ImportedMonitoringPlane",
+    "IngestStream",
     "MetricDetail",
     "MetricFactory",
     "MonitoredAgent",

@@ -14,7 +14,7 @@ from constructs import Construct
 from .dashboards import collaboration, cost, main
 from .dashboards.board import Board
 from .monitored_agent import MonitoredAgent
-from .monitoring_plane import PlaneBase
+from .plane_base import PlaneBase
 from .validation import TreeValidation
 
 

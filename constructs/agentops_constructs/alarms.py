@@ -13,7 +13,7 @@ from constructs import Construct
 from agentops_monitoring import catalogue
 
 from .monitored_agent import MonitoredAgent
-from .monitoring_plane import PlaneBase
+from .plane_base import PlaneBase
 from .plane_functions import PLANE_FUNCTIONS
 from .stopping import CostAction, StopAction
 from .validation import TreeValidation

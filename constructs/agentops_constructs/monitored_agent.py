@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cw
 from aws_cdk import aws_cloudwatch_actions as cw_actions
 from aws_cdk import aws_events as events
@@ -16,13 +16,15 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from agentops_monitoring import budget as budgets
 from agentops_monitoring import catalogue
+from agentops_monitoring.budget import Budget
 
 from . import bundling
 from .handler_check import check_handler
-from .monitoring_plane import PlaneBase
 from .naming import check_agent_name
-from .roles import FailedEvents, allow_model, allow_network_interfaces, function_role
+from .plane_base import PlaneBase
+from .roles import FailedEvents, allow, allow_model, allow_network_interfaces, function_role
 from .stopping import Stoppable
 from .validation import TreeValidation, acknowledge
 
@@ -52,6 +54,9 @@ class MonitoredAgent(Construct):
         Event types beyond the built-in ones, each with a metric of its own.
     environment
         The agent's own variables.
+    budget
+        What the agent may spend on models in a UTC day, held to before each call; its calls then wait for one
+        update of the ledger's table, and one more after. None by default, which costs nothing.
     function_props
         Everything else that `lambda_.Function` takes. Python 3.13 on arm64, 256 MB, 60 s, JSON logging, and a
         role that may do what is asked for here and nothing else, by default.
@@ -75,12 +80,15 @@ class MonitoredAgent(Construct):
         subscribes_to: Sequence[str] = (),
         event_types: Sequence[str] = (),
         environment: dict[str, str] | None = None,
+        budget: Budget | None = None,
         **function_props: Any,
     ) -> None:
         super().__init__(scope, id)
         self.monitoring = monitoring
         self.agent_name = check_agent_name(agent_name)
-        self.event_types = tuple(event_types)
+        self.budget = budget
+        # Each call that the budget has no room for is counted.
+        self.event_types = tuple(dict.fromkeys([*event_types, *([budgets.EVENT] if budget else [])]))
         for each in self.event_types:
             catalogue.custom_event_spec(each)
         runtime = function_props.pop("runtime", bundling.RUNTIME)
@@ -103,7 +111,7 @@ class MonitoredAgent(Construct):
             # A layer, or another path to import from, may hold the handler.
             if not layers and "PYTHONPATH" not in (environment or {}):
                 check_handler(self.agent_name, code, handler)
-            code = bundling.code(self, bundling.agent_bundle(code))
+            code = bundling.code(self, bundling.agent_bundle(code, budget=budget is not None))
         elif not is_image:
             layers.append(self._monitor_layer())
         self._stoppable: Stoppable | None = None
@@ -131,6 +139,8 @@ class MonitoredAgent(Construct):
             **props,
         )
         self.role = role
+        if budget is not None:
+            self._allow_budget()
         monitoring.event_bus.grant_put_events_to(self.function)
         self.subscription = monitoring.track_compute(
             self, "Lines", function=self.function, log_group=self.log_group, agent_name=self.agent_name
@@ -219,15 +229,26 @@ class MonitoredAgent(Construct):
         }
         if handler:
             variables["AGENTOPS_HANDLER"] = handler
+        if self.budget:
+            variables[budgets.VARIABLE] = self.budget.to_text()
+            variables["LEDGER_TABLE_NAME"] = self.monitoring.names.ledger_table
         if self.event_types:
             variables["AGENTOPS_EVENT_TYPES"] = ",".join(self.event_types)
         return variables
+
+    def _allow_budget(self) -> None:
+        table = Stack.of(self).format_arn(
+            service="dynamodb", resource="table", resource_name=self.monitoring.names.ledger_table
+        )
+        # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+        own = {"dynamodb:LeadingKeys": budgets.partition_key(self.agent_name, "*")}
+        allow(self.role, ["dynamodb:UpdateItem"], [table], conditions={"ForAllValues:StringLike": own})
 
     def _monitor_layer(self) -> lambda_.LayerVersion:
         return lambda_.LayerVersion(
             self,
             "Monitor",
-            code=bundling.code(self, bundling.layer_bundle()),
+            code=bundling.code(self, bundling.layer_bundle(budget=self.budget is not None)),
             description="agentops_monitoring: the wrapper and the monitor",
         )
 
@@ -250,7 +271,7 @@ class MonitoredAgent(Construct):
             metric_name="DeliveryErrors",
             dimensions_map={
                 "LogGroupName": self.log_group.log_group_name,
-                "DestinationType": "Lambda",
+                "DestinationType": self.monitoring.ingest_destination.kind,
                 "FilterName": self.subscription.filter_name or "",
             },
             statistic="Sum",

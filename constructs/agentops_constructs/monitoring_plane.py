@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import cached_property
 from typing import Any
 
-from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
+from aws_cdk import Annotations, Duration, Stack
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
@@ -18,159 +17,21 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_ssm as ssm
-from constructs import Construct, IDependable
+from constructs import Construct
 
 from agentops_monitoring.catalogue import MetricDetail
-from agentops_monitoring.ledger.parse import TERMS as ledger_terms
 from agentops_monitoring.pricing import overrides, price_book
 
+from .ingest_stream import Destination, IngestStream, LineStream
 from .metrics import MetricFactory
 from .naming import Names
+from .plane_base import ImportedMonitoringPlane, PlaneBase
 from .plane_functions import PlaneFunctions
-from .subscription import filter_name
 from .validation import TreeValidation, acknowledge
 
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
 _MAX_FREE_PARAMETER = 4096
 _MAX_PARAMETER = 8192
-
-
-class PlaneBase(Construct):
-    """What agents, alarms and dashboards need of a plane, be it defined here or found by its environment."""
-
-    names: Names
-    metrics: MetricFactory
-    log_retention: logs.RetentionDays
-    ready_to_ingest: IDependable | None = None
-    """What must exist before the first log group can be subscribed, when it is in this app."""
-
-    @property
-    def event_bus(self) -> events.IEventBus:
-        """The bus that the agents talk on."""
-        raise NotImplementedError
-
-    @property
-    def topic(self) -> sns.ITopic:
-        """The topic that the alarms go to."""
-        raise NotImplementedError
-
-    @property
-    def ingest_function_arn(self) -> str:
-        """Where the agents' log groups are subscribed."""
-        raise NotImplementedError
-
-    @property
-    def widgets_function_arn(self) -> str:
-        """What draws the custom widgets."""
-        raise NotImplementedError
-
-    @property
-    def stop_function_arn(self) -> str:
-        """What alarms invoke to stop an agent."""
-        raise NotImplementedError
-
-    @property
-    def environment(self) -> str:
-        """The environment's name."""
-        return self.names.environment
-
-    @property
-    def removal_policy(self) -> RemovalPolicy:
-        """What becomes of data when its stack goes: production keeps it, unless its creation failed."""
-        if self.names.is_production:
-            return RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
-        return RemovalPolicy.DESTROY
-
-    @property
-    def log_removal_policy(self) -> RemovalPolicy:
-        """Logs go with their stack, everywhere: what they hold of the agents is in the tables."""
-        return RemovalPolicy.DESTROY
-
-    def track_compute(
-        self,
-        scope: Construct,
-        id: str,
-        *,
-        function: lambda_.IFunction,
-        log_group: logs.ILogGroup,
-        agent_name: str,
-    ) -> logs.CfnSubscriptionFilter:
-        """Send a function's lines and report lines to ingest, under an agent's name.
-
-        For a `MonitoredAgent` that is done already. By itself it books the compute cost of a function that
-        is paid for but runs no monitor.
-        """
-        subscription = logs.CfnSubscriptionFilter(
-            scope,
-            id,
-            log_group_name=log_group.log_group_name,
-            filter_name=filter_name(self.environment, agent_name, function),
-            # Terms, for a JSON selector cannot name a key with a dot in it.
-            filter_pattern=logs.FilterPattern.any_term(*ledger_terms).log_pattern_string,
-            destination_arn=self.ingest_function_arn,
-        )
-        if self.ready_to_ingest is not None:
-            subscription.node.add_dependency(self.ready_to_ingest)
-        TreeValidation.ensure(self).add_agent(self.environment, agent_name)
-        return subscription
-
-
-class ImportedMonitoringPlane(PlaneBase):
-    """A plane of another stack, found through its SSM parameters at deployment.
-
-    Parameters
-    ----------
-    environment
-        The plane's environment.
-    metric_detail, event_types, dashboard_suffix
-        As the plane was given them; they decide which metrics and names exist.
-    """
-
-    def __init__(
-        self,
-        scope: Construct,
-        id: str,
-        *,
-        environment: str,
-        metric_detail: MetricDetail = MetricDetail.STANDARD,
-        event_types: tuple[str, ...] = (),
-        dashboard_suffix: str = "",
-        log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
-    ) -> None:
-        super().__init__(scope, id)
-        self.names = Names(environment, dashboard_suffix)
-        self.metrics = MetricFactory(environment, detail=metric_detail, event_types=event_types)
-        self.log_retention = log_retention
-        TreeValidation.ensure(self).expect(self.metrics)
-
-    # Each is looked up when it is first used: a template parameter that nothing uses is a warning.
-    @cached_property
-    def event_bus(self) -> events.IEventBus:
-        """The bus that the agents talk on."""
-        return events.EventBus.from_event_bus_name(self, "Bus", self._find("event-bus-name"))
-
-    @cached_property
-    def topic(self) -> sns.ITopic:
-        """The topic that the alarms go to."""
-        return sns.Topic.from_topic_arn(self, "Topic", self._find("topic-arn"))
-
-    @property
-    def ingest_function_arn(self) -> str:
-        """Where the agents' log groups are subscribed."""
-        return self._find("ingest-function-arn")
-
-    @property
-    def widgets_function_arn(self) -> str:
-        """What draws the custom widgets."""
-        return self._find("widgets-function-arn")
-
-    @property
-    def stop_function_arn(self) -> str:
-        """What alarms invoke to stop an agent."""
-        return self._find("stop-function-arn")
-
-    def _find(self, name: str) -> str:
-        return ssm.StringParameter.value_for_string_parameter(self, self.names.parameter(name))
 
 
 class MonitoringPlane(PlaneBase):
@@ -196,6 +57,8 @@ class MonitoringPlane(PlaneBase):
         Of the plane's functions and the agents'.
     ingest_concurrency
         Reserved concurrency of ingest; bounds the contention on rollups. The account's pool by default.
+    ingest_stream
+        Puts a Kinesis stream between the log groups and ingest; docs/scale.md says when. None by default.
     price_overrides
         What models cost you where the price book does not know it: negotiated rates, models of your own, and
         aliases such as an application inference profile's ARN; the format is `agentops_monitoring.pricing.
@@ -223,6 +86,7 @@ class MonitoringPlane(PlaneBase):
         event_types: tuple[str, ...] = (),
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         ingest_concurrency: int | None = None,
+        ingest_stream: IngestStream | None = None,
         dashboard_suffix: str = "",
         price_overrides: Mapping[str, Any] | None = None,
     ) -> None:
@@ -253,7 +117,14 @@ class MonitoringPlane(PlaneBase):
         acknowledge(self.dead_letter_queue, "AwsSolutions-SQS3", "it is a dead-letter queue")
         self.price_parameter = None if price_overrides is None else self._prices(price_overrides)
         self.functions = PlaneFunctions(self, "Functions", plane=self, ingest_concurrency=ingest_concurrency)
+        # Log groups that another stack subscribed before there was a stream go on until it is deployed again.
         self.ready_to_ingest = self._allow_log_groups()
+        self._lines = None
+        if ingest_stream is not None:
+            self._lines = self.ready_to_ingest = LineStream(
+                self, "Lines", names=self.names, settings=ingest_stream, ingest=self.functions.ingest,
+                dead_letters=self.dead_letter_queue, topic=self.topic,
+            )  # fmt: skip
         self._publish()
         TreeValidation.ensure(self).expect(self.metrics)
 
@@ -268,9 +139,9 @@ class MonitoringPlane(PlaneBase):
         return self._topic
 
     @property
-    def ingest_function_arn(self) -> str:
+    def ingest_destination(self) -> Destination:
         """Where the agents' log groups are subscribed."""
-        return self.functions.ingest.function_arn
+        return self._lines.destination if self._lines else Destination(self.functions.ingest.function_arn)
 
     @property
     def widgets_function_arn(self) -> str:
@@ -291,6 +162,7 @@ class MonitoringPlane(PlaneBase):
         metric_detail: MetricDetail = MetricDetail.STANDARD,
         event_types: tuple[str, ...] = (),
         dashboard_suffix: str = "",
+        ingest_stream: bool = False,
     ) -> ImportedMonitoringPlane:
         """Return the plane of another stack, found through its SSM parameters at deployment."""
         return ImportedMonitoringPlane(
@@ -300,6 +172,7 @@ class MonitoringPlane(PlaneBase):
             metric_detail=metric_detail,
             event_types=event_types,
             dashboard_suffix=dashboard_suffix,
+            ingest_stream=ingest_stream,
         )
 
     def _table(self, id: str, name: str, *, streamed: bool = False, indexed: bool = True) -> dynamodb.TableV2:
@@ -387,7 +260,15 @@ class MonitoringPlane(PlaneBase):
             "event-bus-name": self.event_bus.event_bus_name,
             "topic-arn": self.topic.topic_arn,
             "dead-letter-queue-name": self.dead_letter_queue.queue_name,
-            "ingest-function-arn": self.ingest_function_arn,
+            "ingest-function-arn": self.functions.ingest.function_arn,
+            **(
+                {
+                    "ingest-stream-arn": self._lines.destination.arn,
+                    "ingest-stream-role-arn": self._lines.destination.role_arn or "",
+                }
+                if self._lines
+                else {}
+            ),
             "widgets-function-arn": self.widgets_function_arn,
             "stop-function-arn": self.stop_function_arn,
             "daily-budget-usd": str(self.daily_budget_usd),
