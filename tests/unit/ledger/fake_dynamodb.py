@@ -216,13 +216,14 @@ def _holds(body: dict[str, Any], item: dict[str, Any] | None) -> bool:
 
 def _update(rows: dict[tuple[str, str], dict[str, Any]], pk: str, sk: str, body: dict[str, Any]) -> None:
     item = rows.setdefault((pk, sk), {"pk": {"S": pk}, "sk": {"S": sk}})
-    found = re.fullmatch(r"(SET expires_at = :expires)?(?: ?ADD (.+))?", body["UpdateExpression"])
+    found = re.fullmatch(r"(?:SET (.+?))?(?: ?ADD (.+))?", body["UpdateExpression"])
     assert found, body["UpdateExpression"]
-    values = body["ExpressionAttributeValues"]
-    if found[1]:
-        item["expires_at"] = values[":expires"]
+    values, names = body["ExpressionAttributeValues"], body.get("ExpressionAttributeNames", {})
+    for pair in found[1].split(", ") if found[1] else ():
+        name, value = pair.split(" = ")
+        item[names.get(name, name)] = values[value]
     for pair in found[2].split(", ") if found[2] else ():
         name, value = pair.split(" ")
-        name = body["ExpressionAttributeNames"][name]
+        name = names.get(name, name)
         before = Decimal(item.get(name, {"N": "0"})["N"])
         item[name] = {"N": format(_NUMBERS.add(before, Decimal(values[value]["N"])), "f")}

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from tests.unit.ledger.streams import CANONICAL, DOMAIN, PRICES, LogEvent, rfc3339
 
 QUANTUM = 10**15
+OWN = ("fix_deployed", "typo")
+"""Types that are none of ours; the second is not even declared."""
 ENDED = ("invocation_completed", "invocation_failed")
 
 
@@ -84,6 +86,7 @@ def recount(log: Iterable[LogEvent]) -> Count:
                     logged.filter_name,
                     fields.get("Status", "success"),
                     fields.get("Error Type"),
+                    "Init Duration" in fields,
                 )
             )
             continue
@@ -101,6 +104,7 @@ def recount(log: Iterable[LogEvent]) -> Count:
                     logged.filter_name,
                     record["status"],
                     record.get("errorType"),
+                    "initDurationMs" in metrics,
                 )
             )
             continue
@@ -153,6 +157,7 @@ def recount(log: Iterable[LogEvent]) -> Count:
         members[body["workflow_id"]].add(agent)
         add(at, agent, "events", 1)
         count.types[hour, metric][0] += 1
+        count.agents[hour, agent][f"n.{'custom_event' if kind in OWN else kind}"] += 1
         if kind == "llm_usage":
             names = (
                 "gen_ai.usage.input_tokens",
@@ -269,7 +274,7 @@ def _count_invocation(
     ends = {b["span_id"] for b in invocation["e"] if b["type"] in ENDED}
     starts = {b["span_id"] for b in invocation["e"] if b["type"] == "invocation_started"}
     ended_by_lambda: list[dict[str, Any]] = []
-    for at_ms, id_, duration, billed, memory, filter_name, status, error in genuine[::-1]:
+    for at_ms, id_, duration, billed, memory, filter_name, status, error, cold in genuine[::-1]:
         mine = [b for b in ordered if b["clock"] <= at_ms and (not after or after < b["clock"])]
         after = at_ms
         begun = [b for b in mine if b["type"] == "invocation_started"]
@@ -282,6 +287,8 @@ def _count_invocation(
             ("invocations", 1),
             ("billed_ms", billed),
             ("duration_ms", duration),
+            ("cold_starts", int(cold)),
+            ("failed_runs", int(status != "success")),
             ("provisioned_runs", int(kept_ready)),
             ("unstarted_runs", int(not begun)),
         ):
@@ -319,3 +326,4 @@ def _count_invocation(
         add(body["at"], body["agent"], "errors", 1)
         time(body["at"], body["agent"], "handler", "h", body["ms"])
         count.types[body["at"][:13], "invocation_failed"][0] += 1
+        count.agents[body["at"][:13], body["agent"]]["n.invocation_failed"] += 1

@@ -8,7 +8,7 @@ import random
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +22,7 @@ from agentops_monitoring.ledger.direct import line_writer
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerBusy, LedgerWriter
+from tests.unit.ledger.compare import check_rollups
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.fake_dynamodb import FakeDynamoDB, client_error
 from tests.unit.ledger.recount import Count, recount
@@ -40,13 +41,6 @@ def write_all(writer: LedgerWriter, batches: list[list[LogEvent]]) -> int:
 def scan(client: Any, table: str) -> list[dict[str, Any]]:
     pages = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
     return [item for page in pages for item in page["Items"]]
-
-
-def nonzero(counters: dict[str, Any]) -> dict[str, Fraction]:
-    ignored = ("n.", "cold_starts", "failed_runs", "workflows_")
-    return {
-        name: Fraction(value) for name, value in counters.items() if value and not name.startswith(ignored)
-    }
 
 
 def check(client: Any, expected: Count, *, shards: int = 4) -> None:
@@ -70,46 +64,7 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
     check_workflow_spend(client, expected)
     reader = LedgerReader(client, TABLES, shards=shards)
     check_outcomes(reader, expected)
-    hours = sorted({*expected.total, *(hour for hour, _ in expected.types)})
-    if not hours:
-        return
-    start = datetime.fromisoformat(f"{hours[0]}:00:00+00:00")
-    end = datetime.fromisoformat(f"{hours[-1]}:00:00+00:00") + timedelta(hours=1)
-    for hour, found in reader.hours(start, end).items():
-        key = hour.strftime("%Y-%m-%dT%H")
-        total = {k: v for k, v in expected.total[key].items() if v and not k.startswith("workflows_")}
-        assert nonzero(found.total.counters) == total
-        assert found.total.workflows_completed == expected.total[key]["workflows_completed"]
-        assert found.total.workflows_failed == expected.total[key]["workflows_failed"]
-        agents = {agent: nonzero(each.counters) for agent, each in found.agents.items()}
-        assert {a: c for a, c in agents.items() if c} == {
-            agent: {k: v for k, v in counters.items() if v}
-            for (at, agent), counters in expected.agents.items()
-            if at == key
-        }
-        for agent, each in found.agents.items():
-            assert each.workflows_completed == expected.outcomes[key, agent, "workflows_completed"]
-            assert each.workflows_failed == expected.outcomes[key, agent, "workflows_failed"]
-        assert {m: nonzero(each.counters) for m, each in found.models.items()} == {
-            model: {k: v for k, v in counters.items() if v}
-            for (at, model), counters in expected.models.items()
-            if at == key
-        }
-        assert {f: nonzero(each.counters) for f, each in found.flows.items()} == {
-            (sender, to): {k: v for k, v in counters.items() if v}
-            for (at, sender, to), counters in expected.flows.items()
-            if at == key
-        }
-        assert {t: [Fraction(each.events), Fraction(each.cost)] for t, each in found.types.items()} == {
-            kind: pair for (at, kind), pair in expected.types.items() if at == key and any(pair)
-        }
-        # EventCost over all types is TotalCost, exactly.
-        assert sum(each.cost for each in found.types.values()) == found.total.total_cost
-    for day in {at for at, _ in expected.day_spend}:
-        spend = reader.spend(datetime.fromisoformat(day).date())
-        by_agent = {agent: usd for (at, agent), usd in expected.day_spend.items() if at == day and usd}
-        assert {a: Fraction(t.total_cost) for a, t in spend.agents.items() if t.total_cost} == by_agent
-        assert Fraction(spend.total.total_cost) == sum(by_agent.values())
+    check_rollups(reader, expected)
 
 
 def check_workflow_spend(client: Any, expected: Count) -> None:
