@@ -13,7 +13,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
-from agentops_constructs import AgentSource, MonitoredAgent, MonitoringPlane
+from agentops_constructs import AgentSource, Budget, MonitoredAgent, MonitoringPlane
 from agentops_constructs.roles import allow
 from agentops_constructs.validation import acknowledge
 
@@ -78,6 +78,7 @@ class AgentsStack(Stack):
 
     def _agent(self, member: Member) -> MonitoredAgent:
         function_name = self.monitoring.names.function(member.name)
+        budget = self._settings.agent_budget_usd
         agent = MonitoredAgent(
             self,
             member.title,
@@ -97,6 +98,7 @@ class AgentsStack(Stack):
             timeout=Duration.seconds(member.timeout_seconds),
             memory_size=512,
             environment=self._variables(),
+            budget=Budget(daily_usd=budget) if budget else None,
         )
         agent.grant_model(self._settings.model_id, streaming=False)
         return agent

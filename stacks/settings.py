@@ -60,6 +60,8 @@ class Settings:
         How many custom metrics are paid for.
     sample_workload
         Deploy the sample shop and watch it.
+    agent_budget_usd
+        USD that each agent may spend on models in a UTC day, held to before each call; none by default.
     """
 
     environment: str = "production"
@@ -72,6 +74,7 @@ class Settings:
     dashboard_suffix: str = ""
     metric_detail: MetricDetail = MetricDetail.STANDARD
     sample_workload: bool = False
+    agent_budget_usd: Decimal | None = None
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Settings:
@@ -177,6 +180,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "dashboard_suffix": _matching(_NAME, "letters, digits, '_' and '-'"),
     "metric_detail": _detail,
     "sample_workload": _flag,
+    "agent_budget_usd": _budget,
 }
 # Read where bundles are made, not kept in the settings.
 _CHECKED_ALONE: dict[str, Callable[[Any], Any]] = {"bundle_for": _bundle_for}
