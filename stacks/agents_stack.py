@@ -48,6 +48,7 @@ class AgentsStack(Stack):
             settings.environment,
             metric_detail=settings.metric_detail,
             dashboard_suffix=settings.dashboard_suffix,
+            ingest_stream=settings.ingest_stream is not None,
         )
         self.evidence = s3.Bucket(
             self,

@@ -25,6 +25,7 @@ class MonitoringStack(Stack):
             daily_budget_usd=settings.daily_budget_usd,
             agentops_api_key_secret=settings.agentops_api_key_secret,
             metric_detail=settings.metric_detail,
+            ingest_stream=settings.ingest_stream,
             dashboard_suffix=settings.dashboard_suffix,
         )
         CfnOutput(self, "AlertTopicArn", value=self.monitoring.topic.topic_arn)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentops_constructs import MetricDetail
+from agentops_constructs import IngestStream, MetricDetail
 from agentops_constructs.naming import check_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +58,8 @@ class Settings:
         Tells the dashboards of two regions apart.
     metric_detail
         How many custom metrics are paid for.
+    ingest_stream
+        A Kinesis stream between the log groups and ingest: `on_demand`, or a number of shards.
     sample_workload
         Deploy the sample shop and watch it.
     agent_budget_usd
@@ -73,6 +75,7 @@ class Settings:
     agents_schedule: str | None = None
     dashboard_suffix: str = ""
     metric_detail: MetricDetail = MetricDetail.STANDARD
+    ingest_stream: IngestStream | None = None
     sample_workload: bool = False
     agent_budget_usd: Decimal | None = None
 
@@ -155,6 +158,17 @@ def _detail(value: Any) -> MetricDetail:
         raise ValueError(f"expected one of {names}, not {str(value)!r}") from None
 
 
+def _stream(value: Any) -> IngestStream | None:
+    if value in ("off", False, "false"):
+        return None
+    if value == "on_demand":
+        return IngestStream()
+    try:
+        return IngestStream(shards=int(str(value)))
+    except ValueError:
+        raise ValueError(f"expected off, on_demand or a number of shards, not {str(value)!r}") from None
+
+
 def _flag(value: Any) -> bool:
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     try:
@@ -179,6 +193,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "agents_schedule": _schedule,
     "dashboard_suffix": _matching(_NAME, "letters, digits, '_' and '-'"),
     "metric_detail": _detail,
+    "ingest_stream": _stream,
     "sample_workload": _flag,
     "agent_budget_usd": _budget,
 }

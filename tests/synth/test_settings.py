@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentops_constructs import IngestStream
 from stacks import settings as settings_module
 from stacks.settings import Settings, SettingsError
 
@@ -33,6 +34,7 @@ def test_context_of_the_command_line_is_text() -> None:
             "agents_schedule": "cron(0 6 * * ? *)",
             "dashboard_suffix": "eu-central-1",
             "metric_detail": "full",
+            "ingest_stream": "4",
             "sample_workload": "true",
         }
     )
@@ -40,6 +42,9 @@ def test_context_of_the_command_line_is_text() -> None:
     assert settings.daily_budget_usd == Decimal("2.50")
     assert settings.watch == ("checkout", "alarm:Orders-Late")
     assert settings.metric_detail.name == "FULL"
+    assert settings.ingest_stream == IngestStream(shards=4)
+    assert Settings.from_context({"ingest_stream": "on_demand"}).ingest_stream == IngestStream()
+    assert Settings.from_context({"ingest_stream": "off"}).ingest_stream is None
     assert settings.sample_workload is True
 
 
@@ -65,6 +70,8 @@ def test_context_of_the_command_line_is_text() -> None:
         ("agents_schedule", "hourly"),
         ("dashboard_suffix", "eu central"),
         ("metric_detail", "SOME"),
+        ("ingest_stream", "kinesis"),
+        ("ingest_stream", "0"),
         ("sample_workload", "perhaps"),
         ("bundle_for", "windows"),
     ],
