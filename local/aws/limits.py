@@ -11,11 +11,13 @@ from ministack.core.responses import error_response_json, json_response
 from ministack.services import cloudwatch, eventbridge, lambda_svc
 
 from local.aws.around import Function, around
+from local.aws.records import reserved_concurrency
 
 PUT_EVENTS_BYTES = 1_048_576  # PutEvents, API reference: all entries together
 # Lambda quotas, invocation payload
 EVENT_PAYLOAD_BYTES, SYNCHRONOUS_PAYLOAD_BYTES = 1_048_576, 6_291_456
 POLICY_BYTES = 20_480  # Lambda quotas, resource-based policy
+CONCURRENCY, UNRESERVED = 1_000, 100  # Lambda quotas, concurrent executions; PutFunctionConcurrency
 
 TARGETS = 5  # of a rule, PutTargets
 # Scheduled rules: "minute" goes with 1, "minutes" with more.
@@ -117,6 +119,22 @@ def install() -> None:
                 policy["Statement"].pop()
                 raise ValueError(f"The final policy size ({size}) is bigger than the limit ({POLICY_BYTES}).")
         return answer
+
+    lambda_svc._ACCOUNT_CONCURRENCY_CAP = CONCURRENCY  # told by GetAccountSettings
+
+    @around(lambda_svc, "_put_function_concurrency", invalid="InvalidParameterValueException")
+    def put_function_concurrency(stock: Function, name: str, data: dict[str, Any]) -> Any:
+        others = sum(
+            reserved_concurrency(record) or 0
+            for other, record in lambda_svc._functions.items()
+            if other != name
+        )
+        if others + data["ReservedConcurrentExecutions"] > CONCURRENCY - UNRESERVED:
+            raise ValueError(
+                "Specified ReservedConcurrentExecutions for function decreases account's "
+                f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED}]."
+            )
+        return stock(name, data)
 
     @around(eventbridge, "_put_rule", invalid="ValidationException")
     def put_rule(stock: Function, data: dict[str, Any]) -> Any:

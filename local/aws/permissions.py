@@ -45,6 +45,12 @@ CONDITION_KEYS = frozenset(
         "kms:viaservice",
     }
 )
+RESOURCE_TAG = "aws:resourcetag/"  # with a tag's name behind; MiniStack knows the tags of every resource
+# MiniStack takes all three for the first.
+CONCURRENCY = {
+    verb: f"lambda:{name}FunctionConcurrency"
+    for verb, name in (("PUT", "Put"), ("GET", "Get"), ("DELETE", "Delete"))
+}
 # PartiQL is judged by what its statements do, which is not known here: so, by name, refused.
 NO_ACTIONS = ("dynamodb:BatchExecuteStatement", "dynamodb:ExecuteStatement", "dynamodb:ExecuteTransaction")
 _PROFILE = re.compile(r"(global|us|us-gov|eu|apac|au|ca|jp)\.(\w+\..+)")
@@ -137,8 +143,12 @@ def check_policy(logical_id: str, document: Mapping[str, Any]) -> None:
         for operator, tests in (statement.get("Condition") or {}).items():
             bare = operator.lower().removesuffix("ifexists").rpartition(":")[2]
             wrong = [] if bare in iam_evaluator._CONDITION_OPS or bare == "null" else [operator]
-            if wrong := wrong or [key for key in tests if key.lower() not in CONDITION_KEYS]:
+            if wrong := wrong or [key for key in tests if not _known(key.lower())]:
                 raise ValueError(f"local AWS: {logical_id}: condition not supported: {', '.join(wrong)}")
+
+
+def _known(key: str) -> bool:
+    return key in CONDITION_KEYS or key.startswith(RESOURCE_TAG)
 
 
 def _model(path: str, region: str) -> str:
@@ -228,6 +238,8 @@ def install() -> None:
         if service == "bedrock-runtime" and path.startswith("/model/"):
             # API_runtime_Converse and API_runtime_ConverseStream: Converse has no action of its own.
             return f"bedrock:InvokeModel{'WithResponseStream' * path.endswith('-stream')}"
+        if service == "lambda" and path.endswith("/concurrency"):
+            return CONCURRENCY.get(method)
         action = stock(service, method, path, *more)
         return None if action in NO_ACTIONS else action
 
@@ -241,6 +253,11 @@ def install() -> None:
         if service == "logs" and ":log-group:" in found and "Tag" not in headers.get("x-amz-target", ""):
             # AWS checks the stream, an empty one when the call names none: a grant wants `log-group:name:*`.
             found += f":log-stream:{iam_actions._safe_json_field(body, 'logStreamName')}"
+        own = f"{get_region()}:{get_account_id()}"
+        if service == "ssm" and found == "*" and (place := iam_actions._safe_json_field(body, "Path")):
+            return f"arn:aws:ssm:{own}:parameter{place}"
+        if service == "monitoring" and len(names := iam_actions._safe_json_field(body, "AlarmNames")) == 1:
+            return f"arn:aws:cloudwatch:{own}:alarm:{names[0]}"  # AWS judges each; ours name one
         return found
 
     # Loopback has no TLS; on AWS every call has, and our policies deny those without.

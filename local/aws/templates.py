@@ -111,7 +111,7 @@ def _true(value: object) -> bool:
     return str(value).lower() == "true"
 
 
-def _table(name: str, properties: Properties) -> None:
+def _table(name: str, properties: Properties, _: Properties) -> None:
     ttl = properties.get("TimeToLiveSpecification") or {}
     dynamodb._ttl_settings.pop(name, None)
     if _true(ttl.get("Enabled")):
@@ -131,11 +131,12 @@ def _delete_table(name: str) -> None:
         raise ValueError(json.loads(body)["message"])
 
 
-def _function(name: str, properties: Properties) -> None:
+def _function(name: str, properties: Properties, old: Properties) -> None:
     record = lambda_svc._functions[name]
     record["config"]["DeadLetterConfig"] = properties.get("DeadLetterConfig") or {}
     reserved = properties.get("ReservedConcurrentExecutions")
-    record["concurrency"] = None if reserved is None else int(reserved)
+    if reserved != old.get("ReservedConcurrentExecutions"):  # else what was set since stays
+        record["concurrency"] = None if reserved is None else int(reserved)
     record["config"]["VpcConfig"] = lambda_svc._vpc_config_with_id(properties.get("VpcConfig"))
 
 
@@ -193,7 +194,8 @@ CHECK: dict[str, Check] = {
     "AWS::Lambda::EventInvokeConfig": _check_delivery,
     "AWS::Lambda::EventSourceMapping": _check_delivery,
 }
-FINISH: dict[str, Check] = {TABLE: _table, FUNCTION: _function}  # what MiniStack's own handlers leave out
+# What MiniStack's own handlers leave out, by the properties now and before.
+FINISH: dict[str, Callable[[str, Properties, Properties], None]] = {TABLE: _table, FUNCTION: _function}
 DELETE: dict[str, Callable[[str], None]] = {TABLE: _delete_table, FUNCTION: _delete_function}
 
 
@@ -208,9 +210,9 @@ def _extend(kind: str) -> None:
         if kind in CHECK:
             CHECK[kind](logical_id, properties)
 
-    def finish(answer: Any, properties: Properties) -> Any:
+    def finish(answer: Any, properties: Properties, before: Properties) -> Any:
         if kind in FINISH:
-            FINISH[kind](answer[0], properties)
+            FINISH[kind](answer[0], properties, before)
         return answer
 
     def create(logical_id: str, properties: Properties, stack: str) -> Any:
@@ -219,17 +221,17 @@ def _extend(kind: str) -> None:
             raise ValueError(
                 f"Resource of type '{kind}' with identifier '{properties[given]}' already exists."
             )
-        return finish(stock["create"](logical_id, properties, stack), properties)
+        return finish(stock["create"](logical_id, properties, stack), properties, {})
 
     def update(name: str, old: Properties, new: Properties, stack: str, logical_id: str) -> Any:
         check(logical_id, new)
         where = (stack, logical_id) if stock.get("update_with_logical_id") else (stack,)
         try:
-            return finish(stock["update"](name, old, new, *where), new)
+            return finish(stock["update"](name, old, new, *where), new, old)
         except Exception:
             if kind in FINISH:  # MiniStack leaves what it has done of these updates until then
                 with contextlib.suppress(Exception):
-                    finish(stock["update"](name, new, old, *where), old)
+                    finish(stock["update"](name, new, old, *where), old, new)
             raise
 
     ours: dict[str, Any] = {"create": create}

@@ -205,12 +205,13 @@ def look_at_functions(aws: EmbeddedAws, seen: Seen) -> None:
     config = whole["Configuration"]
     seen.add("Lambda::Function", {
         **config, **answer, "Code": answer, "Environment": answer, **whole["Concurrency"],
+        "Tags": whole["Tags"]["k"],
     }, {
         "Code.ZipFile": word, "Description": word, "Environment.Variables": word, "FunctionName": "function",
         "Handler": f"index.{word}", "Layers": word, "LoggingConfig": [pick("INFO", "WARN"), "/served"],
         "MemorySize": pick(128, 256), "PackageType": "Zip", "ReservedConcurrentExecutions": pick(7, 8),
         "Role": "role", "Runtime": pick("python3.13", "python3.12"), "Timeout": pick(20, 30),
-        "VpcConfig.SubnetIds": [pick("subnet-1", "subnet-2")],
+        "Tags": word, "VpcConfig.SubnetIds": [pick("subnet-1", "subnet-2")],
     })  # fmt: skip
     versions = lambda_.list_layer_versions(LayerName="layer")["LayerVersions"]
     seen.add("Lambda::LayerVersion", {
@@ -323,9 +324,10 @@ def look_at_stores(aws: EmbeddedAws, seen: Seen) -> None:
 
     asked = {"QueueUrl": queue(aws, "seen"), "AttributeNames": ["All"]}
     attributes = {"FifoQueue": "false", **aws.client("sqs").get_queue_attributes(**asked)["Attributes"]}
-    seen.add("SQS::Queue", {**attributes, "QueueName": attributes["QueueArn"]}, {
+    tags = aws.client("sqs").list_queue_tags(QueueUrl=asked["QueueUrl"])["Tags"]
+    seen.add("SQS::Queue", {**attributes, "QueueName": attributes["QueueArn"], "Tags": tags["k"]}, {
         "DelaySeconds": pick("0", "900"), "FifoQueue": "false", "MessageRetentionPeriod": pick("60", "120"),
-        "QueueName": arn("sqs", "seen"), "VisibilityTimeout": pick("0", "10"),
+        "QueueName": arn("sqs", "seen"), "Tags": word, "VisibilityTimeout": pick("0", "10"),
         "RedrivePolicy": f'{{"deadLetterTargetArn":"{arn("sqs", "failed")}","maxReceiveCount":{pick(1, 2)}}}',
     })  # fmt: skip
     (statement,) = json.loads(attributes["Policy"])["Statement"]

@@ -55,6 +55,46 @@ def test_no_concurrency_is_a_throttle_with_a_reason(service: Cloud) -> None:
     assert accepted["StatusCode"] == 202
 
 
+def test_events_for_no_concurrency_are_recorded_at_once(service: Cloud) -> None:
+    client, url = service.client("lambda"), service.queue()
+    arn = f"arn:aws:sqs:{service.region}:{service.account}:{url.rpartition('/')[2]}"
+    function = service.function(ANY, {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": arn})
+    client.put_function_event_invoke_config(
+        FunctionName=function, DestinationConfig={"OnFailure": {"Destination": arn}}
+    )
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
+    client.invoke(FunctionName=function, InvocationType="Event", Payload=b'{"n": 1}')
+
+    def received() -> list[Any]:
+        return list(service.client("sqs").receive_message(QueueUrl=url).get("Messages", []))
+
+    (message,) = service.until(received)
+    record = json.loads(message["Body"])
+    context = record["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("ZeroReservedConcurrency", 0)
+    assert context["functionArn"].endswith(f":function:{function}:$LATEST")
+    assert record["requestPayload"] == {"n": 1}
+    assert "responseContext" not in record
+
+
+def test_an_account_keeps_concurrency_unreserved(service: Cloud) -> None:
+    client, function = service.client("lambda"), service.function(ANY)
+    limit = client.get_account_settings()["AccountLimit"]
+    refused(
+        client.put_function_concurrency, "InvalidParameterValueException", FunctionName=function,
+        ReservedConcurrentExecutions=limit["UnreservedConcurrentExecutions"] - 99,
+    )  # fmt: skip
+
+
+def test_a_function_without_a_reservation_tells_none(service: Cloud) -> None:
+    client, function = service.client("lambda"), service.function(ANY)
+    assert "ReservedConcurrentExecutions" not in client.get_function_concurrency(FunctionName=function)
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
+    assert client.get_function_concurrency(FunctionName=function)["ReservedConcurrentExecutions"] == 0
+    client.delete_function_concurrency(FunctionName=function)
+    assert "ReservedConcurrentExecutions" not in client.get_function_concurrency(FunctionName=function)
+
+
 def test_an_accepted_event_has_no_answer(service: Cloud, function: str) -> None:
     answer = service.client("lambda").invoke(
         FunctionName=function, InvocationType="Event", Payload=b'{"raise": true}'
