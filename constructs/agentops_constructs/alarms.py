@@ -96,6 +96,10 @@ class CostAlarm(Construct):
             validation.refer(self, monitoring.environment, [agent])
 
 
+MISSING_PERCENT = 1
+"""Of an agent's invocations of a day; beyond it their lines have got lost somewhere."""
+
+
 class MonitoringAlarms(Construct):
     """The environment's alarms: cost, tests, success rate, collaboration, dead letters, the plane itself.
 
@@ -193,7 +197,7 @@ class MonitoringAlarms(Construct):
                 period=five,
             ),
             threshold=0,
-            # One failure is retried or made up for; the alert is for what stays broken. Some run each 15 minutes.
+            # One failure is retried or made up for; the alert is for what stays broken, if each 15 minutes.
             periods=6,
             failing=2,
         )  # fmt: skip
@@ -204,6 +208,16 @@ class MonitoringAlarms(Construct):
             threshold=0,
             # Each failed batch is sent again; the alert is for an outage or a key that is refused.
             periods=3,
+        )  # fmt: skip
+        self.reconciliation = _alarm(
+            self, "Reconciliation", monitoring,
+            about=f"The ledger lacks more than {MISSING_PERCENT} % of an agent's invocations that AWS/Lambda "
+            "counted yesterday. `agentops-monitoring reconcile` shows whose; `agentops-monitoring replay "
+            "--from-logs --log-group GROUP` brings their lines in.",
+            metric=metrics.metric(
+                catalogue.MONITOR, "ReconciliationInvocations", period=Duration.hours(1)
+            ),
+            threshold=MISSING_PERCENT,
         )  # fmt: skip
         TreeValidation.ensure(self)
 
@@ -218,6 +232,7 @@ class MonitoringAlarms(Construct):
             self.dead_letters,
             self.plane_errors,
             self.export_failures,
+            self.reconciliation,
         ]
 
 

@@ -16,7 +16,7 @@ from . import bundling
 from .roles import FailedBatches, FailedEvents, allow, allow_items, function_role
 from .stopping import allow_stopping
 
-PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export", "fold", "stop")
+PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export", "fold", "reconcile", "stop")
 
 if TYPE_CHECKING:
     from .monitoring_plane import MonitoringPlane
@@ -80,7 +80,30 @@ class PlaneFunctions(Construct):
         allow_items(_role(self.fold), ledger, "PutItem", "Query", "UpdateItem")
         self._every(Duration.minutes(15), self.fold)
 
+        self.reconcile = self._reconcile(code)
+
         self.export = self._export(plane.agentops_api_key_secret) if plane.agentops_api_key_secret else None
+
+    def _reconcile(self, code: lambda_.Code) -> lambda_.Function:
+        function = self._function(
+            "reconcile", code, memory=256, timeout=300,
+            about="Holds yesterday's counts against AWS/Lambda's and AWS/Bedrock's",
+        )  # fmt: skip
+        allow_items(_role(function), self._plane.ledger_table, "BatchWriteItem", "Query")
+        allow(
+            _role(function),
+            ["cloudwatch:GetMetricData", "cloudwatch:ListMetrics"],
+            ["*"],
+            why_wildcard="CloudWatch's metrics have no ARNs",
+        )
+        events.Rule(
+            self,
+            "ReconcileSchedule",
+            # Six hours behind the day: by then its lines are in, and what failed was delivered again.
+            schedule=events.Schedule.cron(hour="6", minute="0"),
+            targets=[targets.LambdaFunction(function, retry_attempts=2)],
+        )
+        return function
 
     def _stop(self, code: lambda_.Code) -> lambda_.Function:
         plane = self._plane

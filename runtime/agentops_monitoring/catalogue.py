@@ -62,7 +62,7 @@ class MetricSpec(NamedTuple):
     """Every dimension set it may have, whatever the level."""
     meaning: str
     emitter: str
-    """"agent", "ingest", "gauges", "analyze" or "export"."""
+    """"agent", or the function of the plane: "ingest", "gauges", "analyze", "export" or "reconcile"."""
     detail: MetricDetail = MetricDetail.STANDARD
     """The level from which the sets beyond `[Environment]` exist."""
 
@@ -187,6 +187,16 @@ _SPECS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         MONITOR, "ExportedSpans", "Count", "Sum", (BY_ENVIRONMENT,), "spans the backend accepted", "export"
+    ),
+    MetricSpec(
+        MONITOR, "ReconciliationInvocations", "Percent", "Maximum", (BY_ENVIRONMENT,),
+        "of the day before: the largest share of an agent's invocations that the ledger lacks of those that "
+        "AWS/Lambda counted; daily", "reconcile",
+    ),
+    MetricSpec(
+        MONITOR, "ReconciliationModelCalls", "Percent", "Maximum", (BY_ENVIRONMENT,),
+        "the same of the calls of a model that AWS/Bedrock counted, those of others in the account included",
+        "reconcile",
     ),
 )  # fmt: skip
 
