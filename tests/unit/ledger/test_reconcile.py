@@ -42,14 +42,9 @@ class Cloud:
         self, namespace: str, metric: str, dimension: str, value: float, at: datetime | None = None
     ) -> None:
         name = {"AWS/Lambda": "FunctionName", "AWS/Bedrock": "ModelId"}[namespace]
-        datum: Any = {
-            "MetricName": metric,
-            "Dimensions": [{"Name": name, "Value": dimension}],
-            "Value": value,
-        }
-        self.cloudwatch.put_metric_data(
-            Namespace=namespace, MetricData=[{**datum, "Timestamp": at or self.noon}]
-        )
+        datum: Any = {"MetricName": metric, "Dimensions": [{"Name": name, "Value": dimension}]}
+        datum |= {"Value": value, "Timestamp": at or self.noon}
+        self.cloudwatch.put_metric_data(Namespace=namespace, MetricData=[datum])
 
     def log(self, *lines: dict[str, Any], at: datetime | None = None, agent: str = "manager") -> None:
         at_ms = int((at or self.noon).timestamp() * 1000)
