@@ -36,7 +36,7 @@ class Redriven(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    at: str
+    at: datetime
     request_id: str
     message_id: str
     payload: str
@@ -48,7 +48,7 @@ class _Kept(NamedTuple):
         # arn:aws:lambda:<region>:<account>:function:<name>:<qualifier>
         qualifier = "".join(context["functionArn"].split(":")[7:8])
         return cls(
-            body["timestamp"],
+            datetime.fromisoformat(body["timestamp"]),
             str(context.get("requestId", "")),
             message_id,
             json.dumps(body["requestPayload"], ensure_ascii=False, separators=(",", ":")),
