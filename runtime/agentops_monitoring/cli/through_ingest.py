@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from agentops_monitoring.cli import plane as aws
 from agentops_monitoring.cli.exits import DONE, NOT_ALL
-from agentops_monitoring.cli.plane import Plane, client
+from agentops_monitoring.cli.plane import Plane
 from agentops_monitoring.cli.progress import Progress
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.replay import (
@@ -51,7 +52,7 @@ def replay(parsed: argparse.Namespace) -> int:
     plane = Plane(parsed.environment)
     deliver = None
     if not parsed.dry_run:
-        deliver = by_function(client("lambda", read_timeout=_READ_TIMEOUT_S), plane.ingest)
+        deliver = by_function(aws.client("lambda", read_timeout=_READ_TIMEOUT_S), plane.ingest)
     if parsed.dlq is not None:
         return _dead_letters(parsed, plane, deliver)
     return _logs(parsed, plane, deliver)
@@ -59,7 +60,7 @@ def replay(parsed: argparse.Namespace) -> int:
 
 def _dead_letters(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) -> int:
     url = plane.queue_url(parsed.dlq)
-    queue = DeadLetterQueue(client("sqs"), url, deliver)
+    queue = DeadLetterQueue(aws.client("sqs"), url, deliver)
     rows: dict[tuple[str, str], Counter[str]] = {}
     reasons: Counter[str] = Counter()
     total, messages = Answer(), 0
@@ -91,7 +92,7 @@ def _dead_letters(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | N
 
 def _logs(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) -> int:
     start_ms, end_ms = _span(parsed.start, parsed.end)
-    logs = client("logs")
+    logs = aws.client("logs")
     rows: dict[str, Counter[str]] = {}
     skipped: list[str] = []
     total = Answer()

@@ -40,6 +40,10 @@ class Refused(ValueError):
     """A line that looks like an event or a report, and is none; the text says why."""
 
 
+class LaterVersion(Refused):
+    """A line that a later version of the monitor wrote."""
+
+
 class Source(NamedTuple):
     """The line that something was read from."""
 
@@ -92,6 +96,8 @@ class Event:
     tags: Mapping[str, Any] | None = None
     sources: tuple[Source, ...] = ()
     """The lines it came in."""
+    log: tuple[str, str] | None = None
+    """Their log group and stream; None where the process wrote to the ledger itself."""
 
     @property
     def nonce(self) -> str:
@@ -205,8 +211,10 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
     body = line["agentops.event"]
     if not isinstance(body, dict):
         raise Refused("agentops.event is no object")
-    if body.get("v") != VERSION:
-        raise Refused(f"version {body.get('v')!r} is not known here")
+    version = body.get("v")
+    if version != VERSION:
+        is_later = type(version) is int and version > VERSION
+        raise (LaterVersion if is_later else Refused)(f"version {version!r} is not known here")
     for name, limit in _TEXTS:
         text = body.get(name)
         if type(text) is not str or not 0 < len(text) <= limit:

@@ -58,6 +58,11 @@ def render(event: Event, tables: schema.Tables, now: float) -> Written:
     return Written(event, actions, rest, rollup.of_event(event), size, mark)
 
 
+def noted(event: Event) -> Written:
+    """Return an event of which only the number is booked: what it tells of is in the ledger already."""
+    return Written(event, [], [], {}, 0)
+
+
 def _kept_answer(event: Event) -> str | None:
     """Return the key of an answer that its provider keeps; None for any other event.
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from agentops_monitoring.identity import proof_of
 from agentops_monitoring.ledger.events import (
     Event,
+    LaterVersion,
     Part,
     Refused,
     Reject,
@@ -56,6 +57,10 @@ class Batch:
     parts: list[Part] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    later: list[Source] = field(default_factory=list)
+    """Lines of a later version, to be kept."""
+    frame: dict[str, Any] = field(default_factory=dict)
+    """The subscription's payload without its log events; empty where there was none."""
     newest_ms: int = 0
     """Time of the newest line, 0 when there is none."""
 
@@ -112,7 +117,8 @@ def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
         The AWS region, for Lambda's prices.
     """
     stream = str(payload.get("logStream") or "")
-    batch = Batch(stream)
+    batch = Batch(stream, frame={name: value for name, value in payload.items() if name != "logEvents"})
+    log = str(payload.get("logGroup") or ""), stream
     function = Function.of(payload)
     for log_event in payload["logEvents"]:
         try:
@@ -123,7 +129,7 @@ def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
             )
             continue
         batch.newest_ms = max(batch.newest_ms, source.timestamp_ms)
-        _read_line(batch, source, stream, function, region)
+        _read_line(batch, source, log, function, region)
     return batch
 
 
@@ -144,7 +150,7 @@ def read_lines(lines: Iterable[str], writer: str) -> Batch:
 
 
 def _read_line(
-    batch: Batch, source: Source, stream: str | None, function: Function | None, region: str
+    batch: Batch, source: Source, log: tuple[str, str] | None, function: Function | None, region: str
 ) -> None:
     text = source.message
     if not any(term in text for term in TERMS):
@@ -156,7 +162,7 @@ def _read_line(
         line = decode_line(text)
         if "agentops.event" in line:
             found = read_event(line, source)
-            _keep(batch, found, line["agentops.event"].get("proof"), source, stream)
+            _keep(batch, found, line["agentops.event"].get("proof"), source, log)
             return
         if line.get("type") == "platform.report":
             if not _is_unbilled(line):
@@ -164,12 +170,18 @@ def _read_line(
             return
         raise Refused("neither an event nor a report")
     except Refused as refused:
-        batch.rejects.append(Reject(str(refused), source))
+        if isinstance(refused, LaterVersion) and log is not None:
+            batch.later.append(source)
+        else:
+            batch.rejects.append(Reject(str(refused), source))
 
 
-def _keep(batch: Batch, found: Event | Part, proof: object, source: Source, stream: str | None) -> None:
+def _keep(
+    batch: Batch, found: Event | Part, proof: object, source: Source, log: tuple[str, str] | None
+) -> None:
     event = found.event if isinstance(found, Part) else found
-    if stream is not None and proof != _expected_proof(event.nonce, stream):
+    event.log = log
+    if log is not None and proof != _expected_proof(event.nonce, log[1]):
         batch.rejects.append(Reject("proof does not match the log stream", source, forged=True))
     elif isinstance(found, Part):
         batch.parts.append(found)

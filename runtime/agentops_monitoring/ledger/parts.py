@@ -20,8 +20,6 @@ from agentops_monitoring.ledger.events import (
 )
 from agentops_monitoring.ledger.requests import Requests
 
-_PART_TTL_S = 14 * 86_400
-
 
 class PartStore:
     """Items of the ledger table that hold parts and pieces. All writes repeat without effect.
@@ -107,7 +105,7 @@ def _item(part: Part) -> dict[str, Any]:
         "line": {"S": source.message},
         "log_event_id": {"S": source.log_event_id},
         "timestamp_ms": {"N": str(source.timestamp_ms)},
-        "expires_at": {"N": str(int(time.time()) + _PART_TTL_S)},
+        "expires_at": {"N": str(int(time.time()) + schema.PART_TTL_S)},
     }
 
 

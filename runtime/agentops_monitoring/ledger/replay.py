@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from agentops_monitoring.ledger.dead_letters import join
@@ -23,6 +22,8 @@ from agentops_monitoring.ledger.parse import TERMS
 VISIBILITY_S = 900
 """How long a message that is being replayed is hidden from others."""
 _PARALLEL = 4
+_MARK = "replayed"
+"""Of a payload, when the run began that delivers it: refused lines keep it, and a run tries none twice."""
 _BATCH_EVENTS, _BATCH_BYTES = 1_000, 3_000_000
 """Of one delivery; a synchronous invocation takes 6 MB, and ingest has a minute for it."""
 _BUFFER_BYTES = 30_000_000
@@ -126,6 +127,9 @@ class DeadLetterQueue:
         self._held: dict[str, str] = {}
         """Messages received and not deleted: receipt handles by id."""
         self._parts: dict[str, dict[int, _Message]] = {}
+        self._began = datetime.now(UTC).isoformat()
+        self._refused: set[str] = set()
+        """Deliveries that came back."""
 
     def size(self) -> int:
         """Return about how many messages there are."""
@@ -137,13 +141,13 @@ class DeadLetterQueue:
         """Deliver what is in the queue, and delete what ingest took; the rest is visible again at the end.
 
         Lines that ingest refuses once more come back as new messages, with their reason, before the old one
-        is deleted; new messages wait for another run.
+        is deleted; those wait for another run.
         """
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
                 for messages in self._receive():
                     wholes = [whole for each in messages if (whole := self._whole(each))]
-                    yield from pool.map(self._replay, wholes)
+                    yield from (letter for letter in pool.map(self._replay, wholes) if letter)
             for parts in self._parts.values():
                 (total,) = {each.total for each in parts.values()} or {0}
                 yield Letter("other", "left", len(parts), 0, reason=f"{len(parts)} of {total} parts are here")
@@ -152,16 +156,13 @@ class DeadLetterQueue:
 
     def _receive(self) -> Iterator[list[_Message]]:
         seen: set[str] = set()
-        began_ms = None
         while True:
             answer = self._client.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=10,
                 VisibilityTimeout=VISIBILITY_S,
                 WaitTimeSeconds=1,  # asks every server, so that an empty answer means an empty queue
-                AttributeNames=["SentTimestamp"],
             )
-            began_ms = began_ms or _time_of(answer)
             found = answer.get("Messages", [])
             if not found:
                 return
@@ -169,7 +170,7 @@ class DeadLetterQueue:
                 self._held |= {each["MessageId"]: each["ReceiptHandle"] for each in found}
             new = [each for each in found if each["MessageId"] not in seen]
             seen |= {each["MessageId"] for each in new}
-            yield [_Message.read(each) for each in new if int(each["Attributes"]["SentTimestamp"]) < began_ms]
+            yield [_Message.read(each) for each in new]
 
     def _whole(self, message: _Message) -> list[_Message] | None:
         """Return the messages of a letter once all are here; a large letter has several."""
@@ -179,20 +180,27 @@ class DeadLetterQueue:
         parts[message.number] = message
         return list(self._parts.pop(message.name).values()) if len(parts) == message.total else None
 
-    def _replay(self, messages: Sequence[_Message]) -> Letter:
-        kind, data, lines, reason = _read(messages)
-        if not data:
-            return Letter(kind, "left", len(messages), lines, reason=reason)
+    def _replay(self, messages: Sequence[_Message]) -> Letter | None:
+        """Return what became of a letter; None for one that this run itself, or a later one, brought back."""
+        found = _read(messages)
+        letter = Letter(found.kind, "left", len(messages), found.lines, reason=found.reason)
+        if found.replayed >= self._began or (found.data and found.data in self._refused):
+            return None
+        if not (found.data or found.payload):
+            return letter
         if self._deliver is None:
-            return Letter(kind, "found", len(messages), lines, reason=reason)
+            return letter._replace(state="found")
+        data = encode({**found.payload, _MARK: self._began}) if found.payload else found.data
         answer = self._deliver(data)
         if answer.error:
-            return Letter(kind, "failed", len(messages), lines, answer, answer.error)
+            return letter._replace(state="failed", answer=answer, reason=answer.error)
+        if answer.refused:
+            self._refused.add(data)
         for message in messages:
             with self._lock:
                 receipt = self._held.pop(message.id)
             self._client.delete_message(QueueUrl=self._url, ReceiptHandle=receipt)
-        return Letter(kind, "replayed", len(messages), lines, answer, reason)
+        return letter._replace(state="replayed", answer=answer)
 
     def _release(self) -> None:
         held = list(self._held.items())
@@ -228,40 +236,47 @@ class _Message(NamedTuple):
         return cls(message["MessageId"], text)
 
 
-def _time_of(answer: Mapping[str, Any]) -> int:
-    """Return the service's own time, milliseconds; messages sent later were not there when a run began."""
-    told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    at = parsedate_to_datetime(told) if told else datetime.now(UTC)
-    return int(at.timestamp() * 1000) + 1_000  # it has whole seconds
+class _Content(NamedTuple):
+    """What a letter holds."""
+
+    kind: str
+    reason: str
+    data: str = ""
+    """A delivery as it came; empty when there is none."""
+    payload: dict[str, Any] | None = None
+    """A delivery to be made of lines."""
+    lines: int = 0
+    replayed: str = ""
+    """When the run began that brought it back."""
 
 
-def _read(messages: Sequence[_Message]) -> tuple[str, str, int, str]:
-    """Return a letter's kind, what ingest is to get ("" for nothing), its log events, and its reason."""
+def _read(messages: Sequence[_Message]) -> _Content:
     try:
         (body,) = join([each.text for each in messages])
     except (ValueError, TypeError, OSError, EOFError) as error:
-        return "other", "", 0, f"it cannot be read: {error}"
+        return _Content("other", f"it cannot be read: {error}")
     if not isinstance(body, dict):
-        return "other", "", 0, "it is nothing that ingest writes"
+        return _Content("other", "it is nothing that ingest writes")
     if isinstance(body.get("logEvents"), list):
         lines = body["logEvents"]
         events = [each for each in lines if isinstance(each, dict)]
-        reasons = sorted({str(each.get("reason", "")) for each in events})
+        reasons = "; ".join(sorted({str(each.get("reason", "")) for each in events}))[:500]
         clean = [{name: value for name, value in each.items() if name != "reason"} for each in events]
-        return "lines", encode({**body, "logEvents": clean}), len(lines), "; ".join(reasons)[:500]
-    if _data(body):
-        return "delivery", _data(body), 0, str(body.get("reason", ""))
+        payload = {**body, "logEvents": clean}
+        return _Content("lines", reasons, "", payload, len(lines), str(body.get(_MARK, "")))
+    if data := _data(body):
+        return _Content("delivery", str(body.get("reason", "")), data)
     context = body.get("requestContext")
-    if isinstance(context, dict):
-        condition = str(context.get("condition", "failed"))
-        if data := _data(body.get("requestPayload")):
-            return "failed delivery", data, 0, condition
-        if "DDBStreamBatchInfo" not in body and "KinesisBatchInfo" not in body:
-            # https://docs.aws.amazon.com/lambda/latest/api/API_OnFailure.html: what is too large is dropped.
-            return "other", "", 0, f"{condition}, without the delivery itself: replay --from-logs has it"
-        which = "export's" if "DDBStreamBatchInfo" in body else "a stream's"
-        return "other", "", 0, f"{which} batch, of which only the position is kept ({condition})"
-    return "other", "", 0, "it is nothing that ingest writes"
+    if not isinstance(context, dict):
+        return _Content("other", "it is nothing that ingest writes")
+    condition = str(context.get("condition", "failed"))
+    if data := _data(body.get("requestPayload")):
+        return _Content("failed delivery", condition, data)
+    for source, name in (("export's", "DDBStreamBatchInfo"), ("a stream's", "KinesisBatchInfo")):
+        if name in body:
+            return _Content("other", f"{source} batch, of which only the position is kept ({condition})")
+    # https://docs.aws.amazon.com/lambda/latest/api/API_OnFailure.html: what is too large is dropped.
+    return _Content("other", f"{condition}, without the delivery itself: replay --from-logs has it")
 
 
 def _data(holder: object) -> str:

@@ -86,11 +86,15 @@ def client() -> Any:
     import boto3
     from botocore.config import Config
 
+    from agentops_monitoring.ledger import wire
+
     retries: Any = {"mode": "standard", "total_max_attempts": 4}
     # Checking each value of a transaction against the service's model takes as long as all else that ingest
     # does. DynamoDB checks the same; the tests have botocore check what is sent here.
     config = Config(retries=retries, connect_timeout=3, read_timeout=10, parameter_validation=False)
-    return boto3.client("dynamodb", config=config)
+    found = boto3.client("dynamodb", config=config)
+    wire.take_over(found)
+    return found
 
 
 def shards() -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from agentops_monitoring.ledger.allocation import Invocation
 from agentops_monitoring.ledger.receipts import Receipt
+from agentops_monitoring.ledger.sequences import Sequence
 from agentops_monitoring.ledger.state import State, Unit
 from agentops_monitoring.ledger.workflows import Workflow
 
-KINDS: tuple[type[State], ...] = (Workflow, Invocation, Receipt)
+KINDS: tuple[type[State], ...] = (Workflow, Invocation, Receipt, Sequence)
 
 
 def concerned(unit: Unit, stream: str) -> list[tuple[str, type[State]]]:

@@ -15,6 +15,7 @@ from agentops_monitoring.ledger.exact import Number, dynamo
 from agentops_monitoring.ledger.items import Written
 from agentops_monitoring.ledger.payload import Attributes, pack
 from agentops_monitoring.ledger.receipts import Receipt
+from agentops_monitoring.ledger.sequences import Sequence
 from agentops_monitoring.ledger.state import State, Unit
 from agentops_monitoring.ledger.states import concerned
 
@@ -55,7 +56,7 @@ class Plan:
         self._marks: set[str | None] = set()
         self.written: list[Written] = []
         self.reports: list[Report] = []
-        self.repeated_reports = 0
+        self.repeated = 0
         self.states: dict[str, State] = {}
 
     def __bool__(self) -> bool:
@@ -65,6 +66,11 @@ class Plan:
         """Return everything the plan holds."""
         return [*(each.event for each in self.written), *self.reports]
 
+    def knows(self, event: Event) -> bool:
+        """Whether an event is in the ledger, as far as the states say that were read."""
+        sequence = self._known.get(Sequence.key(event, self._stream) or "")
+        return sequence is not None and not sequence.changes(event)
+
     def try_event(self, written: Written) -> bool:
         """Add an event if there is room for it and all that it touches."""
         if written.mark is not None and written.mark in self._marks:
@@ -73,7 +79,7 @@ class Plan:
         touched = [
             (key, kind)
             for key, kind in concerned(event, self._stream)
-            if self._state(key, kind).changes(event)
+            if (written.actions or kind is Sequence) and self._state(key, kind).changes(event)
         ]
         if not self._try(event, touched, set(written.increments), len(written.actions), written.size):
             return False
@@ -85,7 +91,7 @@ class Plan:
         """Add a report if there is room; one that is booked already takes none."""
         touched = concerned(report, self._stream)
         if not any(self._state(key, kind).changes(report) for key, kind in touched):
-            self.repeated_reports += 1
+            self.repeated += 1
             return True
         if not self._try(report, touched, set(), 0, 0):
             return False

@@ -13,14 +13,19 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
+from agentops_monitoring.ledger.allocation import Invocation
 from agentops_monitoring.ledger.events import Event, Reject, Report
 from agentops_monitoring.ledger.exact import EXACT
-from agentops_monitoring.ledger.items import Written, render
+from agentops_monitoring.ledger.items import Written, noted, render
+from agentops_monitoring.ledger.later import LaterLines
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.parts import PartStore
 from agentops_monitoring.ledger.payload import unpack
+from agentops_monitoring.ledger.receipts import Receipt
 from agentops_monitoring.ledger.requests import LedgerBusy, Requests
+from agentops_monitoring.ledger.sequences import Sequence
 from agentops_monitoring.ledger.state import State, Unit
 from agentops_monitoring.ledger.states import concerned
 from agentops_monitoring.ledger.transaction import MAX_ACTIONS, Plan
@@ -52,6 +57,8 @@ class WriteResult:
     """By hour bucket, the time of its newest event or report."""
     oldest_ms: int = 0
     """Time of the oldest event or report committed now; 0 when there is none."""
+    later: int = 0
+    """Lines of a later version, kept."""
     rejects: list[Reject] = field(default_factory=list)
     """Lines that the ledger cannot hold, for the dead letters."""
     requests: int = 0
@@ -89,6 +96,7 @@ class LedgerWriter:
         self._clock = clock
         self._requests = Requests(client, attempts=attempts, sleep=sleep, jitter=jitter)
         self._parts = PartStore(client, tables.ledger, self._requests)
+        self._later = LaterLines(client, tables.ledger, self._requests)
         self._marked: set[str] = set()
 
     @classmethod
@@ -123,13 +131,14 @@ class LedgerWriter:
             return self._write(batch)
 
     def _write(self, batch: Batch) -> WriteResult:
-        result = WriteResult(rejects=list(batch.rejects))
+        result = WriteResult(rejects=list(batch.rejects), later=len(batch.later))
         before = self._requests.made
+        self._later.put(batch.frame, batch.later)
         assembled, refused = self._parts.assemble(batch.parts)
         result.rejects += refused
-        units = _distinct([*batch.events, *assembled, *batch.reports], result)
+        units = _together(_distinct([*batch.events, *assembled, *batch.reports], result))
         rendered: dict[str, Written] = {}
-        known = self._load({key: kind for unit in units for key, kind in concerned(unit, batch.stream)})
+        known = self._load(_likely(units, batch.stream))
         queue = deque(units)
         shard = schema.shard_of(batch.stream, self._shards)
         limit, fruitless = len(units), 0
@@ -158,7 +167,15 @@ class LedgerWriter:
                 limit = max(1, len(rest) // 2)
             elif failure.duplicates:
                 result.duplicates += len(failure.duplicates)
-                rest = [each for each in rest if each.id not in failure.duplicates]
+                # One whose number is not booked is another's copy of what counts once, such as a kept answer.
+                for each in plan.written:
+                    if each.event.id in failure.duplicates:
+                        rendered[each.event.id] = noted(each.event)
+                rest = [
+                    each
+                    for each in rest
+                    if each.id not in failure.duplicates or Sequence.key(each, batch.stream) is not None
+                ]
             else:
                 fruitless += 1
                 if fruitless >= self._requests.attempts:
@@ -174,11 +191,15 @@ class LedgerWriter:
         return result
 
     def _fill(self, plan: Plan, queue: deque[Unit], rendered: dict[str, Written], limit: int) -> int:
-        """Move units into the plan while there is room; return the number of reports that repeat."""
+        """Move units into the plan while there is room; return the number of those that the ledger has."""
         while queue and len(plan.written) + len(plan.reports) < limit:
             unit = queue[0]
             if isinstance(unit, Report):
                 fits = plan.try_report(unit)
+            elif plan.knows(unit):
+                # What is only to be noted was counted when it turned out so.
+                plan.repeated += unit.id not in rendered or bool(rendered[unit.id].actions)
+                fits = True
             else:
                 if unit.id not in rendered:
                     rendered[unit.id] = render(unit, self._tables, self._clock())
@@ -188,7 +209,7 @@ class LedgerWriter:
             if not fits:
                 break
             queue.popleft()
-        return plan.repeated_reports
+        return plan.repeated
 
     def _commit(self, plan: Plan, increments: rollup.Increments) -> _Failure | None:
         """Send a transaction; None when it is committed.
@@ -255,6 +276,33 @@ class _Failure:
         return failure
 
 
+def _together(units: list[Unit]) -> list[Unit]:
+    """Order by invocation, else workflow: what changes the same states goes into the same transaction."""
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        group = unit.request_id or ("" if isinstance(unit, Report) else unit.workflow_id)
+        groups.setdefault(group, []).append(unit)
+    return [unit for group in groups.values() for unit in group]
+
+
+def _likely(units: Iterable[Unit], stream: str) -> dict[str, type[State]]:
+    """Return the states that may be in the table already.
+
+    Those of a message that arrives and of an invocation that starts are not, unless something comes again:
+    then the transaction finds out, and they are read.
+    """
+    found: dict[str, type[State]] = {}
+    begun: set[str] = set()
+    for unit in units:
+        starts = isinstance(unit, Event) and unit.type == AgentEventType.INVOCATION_STARTED
+        for key, kind in concerned(unit, stream):
+            if kind is Invocation and starts:
+                begun.add(key)
+            elif kind is not Receipt:
+                found[key] = kind
+    return {key: kind for key, kind in found.items() if key not in begun}
+
+
 def _distinct(units: list[Unit], result: WriteResult) -> list[Unit]:
     kept: dict[str, Unit] = {}
     for unit in units:
@@ -271,10 +319,12 @@ def _sources(unit: Unit) -> Iterable[Any]:
 
 
 def _account(result: WriteResult, plan: Plan, increments: rollup.Increments) -> None:
-    result.events += len(plan.written)
+    result.events += sum(bool(each.actions) for each in plan.written)
     result.reports += len(plan.reports)
     rollup.merge(result.increments, increments)
     for written in plan.written:
+        if not written.actions:
+            continue
         event = written.event
         _newest(result, event.at, event.at_ms)
         result.problems += bool(event.problems)

@@ -187,7 +187,7 @@ STREAM = "2026/11/22/manager[$LATEST]00112233445566778899aabbccddeeff"
         (_event_line("another stream"), "Forged", "proof"),
         (_event_line(STREAM)[:-40], "Malformed", "not JSON"),
         (_event_line(STREAM, at="yesterday"), "Malformed", "at is"),
-        (_event_line(STREAM, v=2), "Malformed", "version 2"),
+        (_event_line(STREAM, v=0), "Malformed", "version 0"),
         (_event_line(STREAM, workflow_id=""), "Malformed", "workflow_id"),
         (_event_line(STREAM, seq="1"), "Malformed", "seq"),
         ('{"agentops.event": [1]}', "Malformed", "no object"),

@@ -1,0 +1,103 @@
+"""Lines of a later version, kept whole with what frames them until a plane that knows it replays them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.events import Source
+from agentops_monitoring.ledger.payload import pack, unpack
+from agentops_monitoring.ledger.requests import Requests
+
+
+class LaterLine(NamedTuple):
+    """A line that was kept."""
+
+    key: tuple[str, str]
+    frame: dict[str, Any]
+    """The subscription's payload that it came in, without its log events."""
+    source: Source
+
+
+class LaterLines:
+    """The lines in the ledger table.
+
+    Parameters
+    ----------
+    client
+        A DynamoDB client.
+    table
+        The ledger table.
+    requests
+        How requests are sent; with that client when left out.
+    """
+
+    def __init__(self, client: Any, table: str, requests: Requests | None = None) -> None:
+        self._client = client
+        self._table = table
+        self._requests = requests or Requests(client)
+
+    def put(self, frame: Mapping[str, Any], lines: Sequence[Source]) -> None:
+        """Keep lines; those that are kept already stay as they are."""
+        expires = {"N": str(int(time.time()) + schema.raw_ttl_s())}
+        framed = json.dumps(frame, separators=(",", ":"))
+        items = []
+        for line in lines:
+            text, pieces = pack(line.message, "line")
+            key = schema.later_pk(line.timestamp_ms)
+            for number, piece in enumerate(pieces, start=1):
+                items.append(
+                    {
+                        "pk": {"S": schema.pieces_pk(f"{key}#{line.log_event_id}")},
+                        "sk": {"S": schema.number_sk(number)},
+                        "data": {"B": piece},
+                        "expires_at": expires,
+                    }
+                )
+            items.append(
+                {
+                    "pk": {"S": key},
+                    "sk": {"S": line.log_event_id},
+                    "frame": {"S": framed},
+                    "timestamp_ms": {"N": str(line.timestamp_ms)},
+                    "expires_at": expires,
+                    **text,
+                }
+            )
+        self._requests.put(self._table, items)
+
+    def all(self, now: datetime) -> Iterator[LaterLine]:
+        """Return what is kept, oldest day first."""
+        days = schema.raw_ttl_s() // 86_400
+        for ago in range(days, -2, -1):
+            day = (now.astimezone(UTC) - timedelta(days=ago)).timestamp()
+            for item in self._query(schema.later_pk(int(day * 1000))):
+                key = item["pk"]["S"], item["sk"]["S"]
+                pieces = None
+                if "line_parts" in item:
+                    found = self._query(schema.pieces_pk("#".join(key)))
+                    pieces = [bytes(piece["data"]["B"]) for piece in found]
+                text = unpack(item, "line", pieces)
+                if text is not None:
+                    source = Source(key[1], int(item["timestamp_ms"]["N"]), text)
+                    yield LaterLine(key, json.loads(item["frame"]["S"]), source)
+
+    def delete(self, lines: Sequence[LaterLine]) -> None:
+        """Delete lines that were replayed; pieces of large ones expire."""
+        for line in lines:
+            pk, sk = line.key
+            self._client.delete_item(TableName=self._table, Key={"pk": {"S": pk}, "sk": {"S": sk}})
+
+    def _query(self, pk: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": pk}},
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]
