@@ -136,6 +136,37 @@ class AgentOpsAnalyzer:
             "cost_per_completed_workflow_usd": _cents(found.total_cost / completed) if completed else None,
         }
 
+    def analyze_unit_costs(self, time_window_hours: int = 24) -> dict[str, Any]:
+        """Return what a completed workflow, an issue found, an accepted fix and a failed attempt have cost.
+
+        `agentops_monitoring.ledger.unit_costs` defines each.
+
+        Parameters
+        ----------
+        time_window_hours
+            The current hour and as many before it as make this number.
+
+        Returns
+        -------
+        dict
+            By result (`completed_workflow`, `issue_found`, …): `count`; `cost_usd`, what they took together,
+            exact; `each_usd`, None when there was none. `not_in_costs`: what the figures lack, in words.
+
+        Raises
+        ------
+        ValueError
+            The window is shorter than an hour.
+        """
+        from agentops_monitoring.ledger.unit_costs import not_in_costs, unit_costs
+
+        found = self.reader.last(time_window_hours, self._clock())
+        costs = {
+            each.name: {"count": each.results, "cost_usd": each.usd, "each_usd": each.each}
+            for each in unit_costs(found)
+        }
+        lacks = not_in_costs(found.total)
+        return {"time_window_hours": time_window_hours, **costs, "not_in_costs": lacks}
+
     def identify_optimization_opportunities(self, time_window_hours: int = 24) -> list[dict[str, Any]]:
         """Return what could cost less, with the evidence, the dearest first.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.totals import Rollups, Totals
+from agentops_monitoring.ledger.unit_costs import not_in_costs, unit_costs
 from agentops_monitoring.views.flow import AgentNode, Flow, agents_in_order, render_flow
 from agentops_monitoring.views.svg import esc
 from agentops_monitoring.views.tables import (
@@ -23,6 +24,7 @@ from agentops_monitoring.views.tables import (
     render_decision,
     render_decisions,
 )
+from agentops_monitoring.views.unit_costs import Unit, render_unit_costs
 
 DOCUMENTATION = """\
 ## AgentOps widgets
@@ -32,7 +34,7 @@ Draws what the ledger of one environment holds, for the time that the dashboard 
 | parameter | meaning |
 |---|---|
 | `widget` | `flow`: agents and their messages; `decisions`: the latest, with reasoning and outcome; \
-`cost_drivers`: what could be done, and what costs most |
+`cost_drivers`: what could be done, and what costs most; `unit_costs`: what one result has cost |
 | `environment` | the environment it was deployed for |
 | `limit` | how many decisions to list (10) |
 
@@ -188,9 +190,18 @@ def _cost_drivers(event: Mapping[str, Any], _endpoint: str) -> str:
     )
 
 
+def _unit_costs(event: Mapping[str, Any], _endpoint: str) -> str:
+    window = _window(event)
+    units = [
+        Unit(each.name.replace("_", " "), each.results, each.usd, each.each) for each in unit_costs(window)
+    ]
+    return render_unit_costs(units, remark=not_in_costs(window.total))
+
+
 WIDGETS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
     "flow": _flow,
     "decisions": _decisions,
     "decision": _decision,
     "cost_drivers": _cost_drivers,
+    "unit_costs": _unit_costs,
 }

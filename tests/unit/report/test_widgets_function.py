@@ -46,7 +46,7 @@ def ask(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_it_describes_itself_in_markdown(ask: Any) -> None:
     told = widgets.handler({"describe": True}, CONTEXT)
     assert told.startswith("## ")
-    for name in ("flow", "decisions", "cost_drivers"):
+    for name in ("flow", "decisions", "cost_drivers", "unit_costs"):
         assert f"`{name}`" in told
 
 
@@ -74,6 +74,15 @@ def test_costs_are_ranked_with_their_evidence(ask: Any) -> None:
     assert "manager" in shown
     assert "input tokens a call 1,000" in shown
     assert "<script" not in shown
+
+
+def test_what_one_result_has_cost_is_shown_for_each_kind(ask: Any) -> None:
+    shown = ask(widget="unit_costs")
+    for name in ("completed workflow", "issue found", "accepted fix", "failed attempt"):
+        assert f"<td>{name}</td>" in shown
+    # Nothing was accepted in the time shown: no price is made up.
+    past = {"timeRange": {"start": 1_500_000_000_000, "end": 1_500_003_600_000}}
+    assert ask(widget="unit_costs", widgetContext=past).count("<strong>–</strong>") == 4
 
 
 def test_outside_the_time_shown_there_is_nothing(ask: Any) -> None:
