@@ -177,6 +177,21 @@ class MonitoringAlarms(Construct):
             ),
             threshold=0,
         )  # fmt: skip
+        environment = monitoring.environment
+        self.lost_events = _alarm(
+            self, "LostEvents", monitoring,
+            about="Events that agents numbered are not in the ledger. Once ingest works and the dead letters "
+            f"are replayed: agentops-monitoring replay --from-logs --environment {environment}",
+            metric=metrics.metric(catalogue.MONITOR, "LostEvents", period=five),
+            threshold=0,
+        )  # fmt: skip
+        self.later_lines = _alarm(
+            self, "LaterLines", monitoring,
+            about="Agents run a later version of the monitor; their lines are kept. Upgrade the plane, then: "
+            f"agentops-monitoring replay --later --environment {environment}",
+            metric=metrics.metric(catalogue.MONITOR, "LaterLines", period=five),
+            threshold=0,
+        )  # fmt: skip
         functions = [monitoring.names.function(name) for name in PLANE_FUNCTIONS]
         self.plane_errors = _alarm(
             self, "PlaneErrors", monitoring,
@@ -230,6 +245,8 @@ class MonitoringAlarms(Construct):
             self.low_success_rate,
             self.collaboration_anomalies,
             self.dead_letters,
+            self.lost_events,
+            self.later_lines,
             self.plane_errors,
             self.export_failures,
             self.reconciliation,

@@ -179,6 +179,14 @@ _SPECS: tuple[MetricSpec, ...] = (
         "lines that look like events but carry no valid proof of their process", "ingest",
     ),
     MetricSpec(
+        MONITOR, "LaterLines", "Count", "Sum", (BY_ENVIRONMENT,),
+        "lines of a later version of the monitor, kept until the plane is upgraded", "ingest",
+    ),
+    MetricSpec(
+        MONITOR, "LostEvents", "Count", "Sum", (BY_ENVIRONMENT,),
+        "events that an agent's process numbered and that did not arrive in time", "analyze",
+    ),
+    MetricSpec(
         MONITOR, "Problems", "Count", "Sum", (BY_ENVIRONMENT,),
         "events recorded with wrong arguments; each says in its line which", "ingest",
     ),

@@ -11,9 +11,10 @@ from typing import Any
 
 from agentops_monitoring import settings
 from agentops_monitoring.analysis.findings import GRACE, LOOKBACK, Finding, find
-from agentops_monitoring.catalogue import ANOMALIES, COLLABORATION
+from agentops_monitoring.catalogue import ANOMALIES, COLLABORATION, MONITOR
 from agentops_monitoring.emf import MetricValue, emf_lines
 from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.gaps import Gaps
 from agentops_monitoring.ledger.reader import LedgerReader
 
 SLICE = timedelta(minutes=5)
@@ -99,16 +100,41 @@ def publish(client: Any, bus: str, findings: Sequence[Finding], environment: str
             raise RuntimeError(f"the bus {bus} refused {answer['FailedEntryCount']} findings")
 
 
+def tell_lost(gaps: Gaps, environment: str, now: datetime) -> None:
+    """Print how many events are lost that were not before, and which of those told of have arrived."""
+    changes = list(gaps.look(now))
+    lost = MetricValue(
+        MONITOR, "LostEvents", sum(each.lost for each in changes), {"Environment": environment}
+    )
+    for line in emf_lines([lost], at_ms=time.time_ns() // 1_000_000):
+        print(line, flush=True)
+    for change in changes:
+        if change.lost or change.found:
+            about = {
+                "message": "events are missing" if change.lost else "events arrived that were missing",
+                "lost": change.lost,
+                "found": change.found,
+                "agent": change.gap.agent,
+                "log_group": change.gap.log_group,
+                "log_stream": change.gap.log_stream,
+                "numbers": [f"{change.gap.nonce}-{first}…{last}" for first, last in change.gap.missing[:5]],
+            }
+            print(json.dumps({"level": "WARN" if change.lost else "INFO", **about}), flush=True)
+        # Last: what fails before is told again.
+        gaps.keep(change)
+
+
 @lru_cache(maxsize=1)
-def _parts() -> tuple[LedgerReader, Cursor]:
+def _parts() -> tuple[LedgerReader, Cursor, Gaps]:
     client, tables = schema.client(), schema.Tables.from_environment()
-    return LedgerReader(client, tables), Cursor(client, tables.ledger)
+    return LedgerReader(client, tables), Cursor(client, tables.ledger), Gaps(client, tables.ledger)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> None:  # noqa: ARG001 - Lambda's signature
     """Print the metrics of what was found, and put the findings on the bus."""
-    reader, cursor = _parts()
+    reader, cursor, gaps = _parts()
     found = settings.load()
+    tell_lost(gaps, found.environment, datetime.now(UTC))
     before = cursor.read()
     start, end = due(before, datetime.now(UTC))
     if start >= end:

@@ -65,8 +65,7 @@ class Ingest:
         try:
             payload = decode(data)
         except Refused as refused:
-            self._refuse(str(data), str(refused))
-            return WriteResult()
+            return self._refuse(str(data), str(refused))
         if payload.get("messageType") == "CONTROL_MESSAGE":
             return WriteResult()
         return self._commit(payload, deadline)
@@ -123,9 +122,11 @@ class Ingest:
         overrides.refresh()
         return time.monotonic() + max(1.0, remaining_s - _RESERVE_S)
 
-    def _refuse(self, data: str, reason: str) -> None:
-        self._print(WriteResult(rejects=[Reject(reason, Source("", 0, ""))]))
+    def _refuse(self, data: str, reason: str) -> WriteResult:
+        result = WriteResult(rejects=[Reject(reason, Source("", 0, ""))])
+        self._print(result)
         self.dead_letters().keep_undecodable(data, reason)
+        return result
 
     def _commit(self, payload: Mapping[str, Any], deadline: float) -> WriteResult:
         result = self.writer.write(read_payload(payload, self.region), deadline=deadline)
@@ -167,5 +168,6 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         "reports": result.reports,
         "duplicates": result.duplicates,
         "rejected": len(result.rejects),
+        "later": result.later,
         "requests": result.requests,
     }

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ClientError
+
 from agentops_monitoring.ledger import intervals, schema
 from agentops_monitoring.ledger.intervals import Intervals
 
@@ -90,17 +92,21 @@ class Gaps:
     def keep(self, change: Change) -> None:
         """Remember what a look found; another look that came first has told the same."""
         gap = change.gap
-        self._client.update_item(
-            TableName=self._table,
-            Key={"pk": {"S": schema.gaps_pk(gap.nonce)}, "sk": {"S": gap.nonce}},
-            UpdateExpression="SET lost = :lost, watched = :watched",
-            # An item that expired meanwhile must not come back.
-            ConditionExpression="attribute_exists(pk)",
-            ExpressionAttributeValues={
-                ":lost": {"S": json.dumps(gap.lost)},
-                ":watched": {"S": json.dumps(gap.watched)},
-            },
-        )
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"pk": {"S": schema.gaps_pk(gap.nonce)}, "sk": {"S": gap.nonce}},
+                UpdateExpression="SET lost = :lost, watched = :watched",
+                # An item that expired meanwhile must not come back.
+                ConditionExpression="attribute_exists(pk)",
+                ExpressionAttributeValues={
+                    ":lost": {"S": json.dumps(gap.lost)},
+                    ":watched": {"S": json.dumps(gap.watched)},
+                },
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+                raise
 
 
 def _gap(item: dict[str, Any]) -> Gap:

@@ -80,6 +80,7 @@ def metric_lines(result: WriteResult, environment: str, now_ms: int, pairs: Busi
         MetricValue(MONITOR, "Duplicates", result.duplicates, own),
         MetricValue(MONITOR, "Malformed", sum(not each.forged for each in result.rejects), own),
         MetricValue(MONITOR, "Forged", sum(each.forged for each in result.rejects), own),
+        MetricValue(MONITOR, "LaterLines", result.later, own),
         MetricValue(MONITOR, "Problems", result.problems, own),
     ]
     if result.oldest_ms:
