@@ -241,6 +241,8 @@ def install() -> None:
         if service == "lambda" and path.endswith("/concurrency"):
             return CONCURRENCY.get(method)
         action = stock(service, method, path, *more)
+        if service == "sqs" and action:  # a batch is no action of its own: SQS API permissions
+            action = action.removesuffix("Batch")
         return None if action in NO_ACTIONS else action
 
     @around(iam_actions, "extract_resource_arn")

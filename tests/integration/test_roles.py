@@ -30,14 +30,15 @@ from agentops_monitoring.identity import proof_of
 from agentops_monitoring.ledger import schema
 from local import scenario
 from tests.fault.conftest import FaultyAws
+from tests.integration.stopped import stop_and_resume
 
 pytestmark = pytest.mark.xdist_group("least_privilege")
 
 SEED, WORKFLOWS = 7, 3
 LARGE_BYTES = 600_000  # of noise; more than an item holds
-INGEST = "agentops-ingest-demo"
+INGEST, LEDGER = "agentops-ingest-demo", "agent-ledger-demo"
 # Whose failed events, or batches of a stream, Lambda sends to a queue.
-WITH_DEAD_LETTERS = tuple(f"agentops-{name}-demo" for name in ("manager", "engineer", "qa", "export"))
+WITH_DEAD_LETTERS = tuple(f"agentops-{name}-demo" for name in ("manager", "engineer", "qa", "export", "stop"))
 LOG_WRITING = ("logs:CreateLogStream", "logs:PutLogEvents")
 STREAM_READING = tuple(
     f"dynamodb:{action}" for action in ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
@@ -216,6 +217,9 @@ def work(cloud: Demo, function: str, resource: str = "") -> None:
         key = {"workflow_id": item["pk"]["S"].removeprefix("WF#"), "sk": item["sk"]["S"]}
         for widget in ("flow", "decisions", "cost_drivers", "decision"):
             cloud.invoke(function, {"widget": widget, "environment": "demo", "key": key})
+    elif name == "stop":
+        for former in (None, 2):
+            stop_and_resume(cloud, function, "demo", LEDGER, "AgentOps-demo-FailedEvents-manager", former)
     else:
         cloud.invoke(function, {})
 
