@@ -1,7 +1,7 @@
 """Budgets: what may be spent, by whom and in which period.
 
-A budget of a day or a month (UTC) is of everything, of one agent, or of each agent; a budget of a workflow, of
-one or of each, holds for its whole life. Who has a budget of his own has it instead of what each one has.
+A budget of a day or a month (UTC) is of everything, of one agent, or of each agent; a budget of a workflow,
+of one or of each, holds for its whole life. Who has a budget of his own has it instead of what each one has.
 
 In the environment variable `AGENTOPS_BUDGETS` they are JSON, amounts in USD:
 
@@ -43,7 +43,7 @@ class Budget(NamedTuple):
     workflow: str = ""
     """Of which workflow; `*` for each."""
     alarm: bool = False
-    """Whether a CloudWatch alarm on this day's spend tells when all of it is spent, so that nobody else does."""
+    """Whether a CloudWatch alarm tells when all of it is spent, so that nobody else does."""
 
     @property
     def name(self) -> str:
@@ -64,7 +64,12 @@ class Case(NamedTuple):
     def id(self) -> str:
         """What tells it from the others of its period; another amount is another budget."""
         usd = format(self.budget.usd.normalize(), "f")
-        return f"agent:{self.name}@{usd}" if self.budget.agent else f"total@{usd}"
+        return f"{self.scope}:{self.name}@{usd}" if self.name else f"total@{usd}"
+
+    @property
+    def scope(self) -> str:
+        """`total`, `agent` or `workflow`."""
+        return "agent" if self.budget.agent else "workflow" if self.budget.workflow else "total"
 
     def keys(self, shards: int) -> list[tuple[str, str]]:
         """Return the keys of the items whose costs sum to what is spent."""
@@ -75,11 +80,12 @@ class Case(NamedTuple):
 
     def share(self, spent: Decimal) -> Decimal:
         """Return which percentage of the budget an amount is, rounded down to a tenth."""
-        return (spent * 1000 // self.budget.usd) / 10
+        return EXACT.divide_int(EXACT.multiply(spent, Decimal(1000)), self.budget.usd) / 10
 
     def reached(self, spent: Decimal) -> int:
         """Return the highest of `PERCENTS` that an amount has reached; 0 for none."""
-        return max((each for each in PERCENTS if spent * 100 >= self.budget.usd * each), default=0)
+        hundredfold = EXACT.multiply(spent, Decimal(100))
+        return max((each for each in PERCENTS if hundredfold >= self.budget.usd * each), default=0)
 
 
 def amount(text: object, field: str) -> Decimal:

@@ -1,0 +1,275 @@
+"""Watches budgets: after a batch those that it spent on, each minute all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from agentops_monitoring import settings
+from agentops_monitoring.ledger import budgets, schema
+from agentops_monitoring.ledger.alerts import Alert, Outbox
+from agentops_monitoring.ledger.budgets import DAY, EACH, FORECAST, LIFE, PERCENTS, PERIODS, Budget, Case
+from agentops_monitoring.ledger.causes import causes
+from agentops_monitoring.ledger.letters import letter, message
+from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.requests import Requests
+from agentops_monitoring.ledger.rollup import Increments
+
+EVERY_S = 5.0
+"""How often a process looks at the spend of days and months, at most; each minute somebody else does."""
+LATE = timedelta(hours=6)
+"""How long after its end a period is looked at each minute: so long Lambda keeps what it has to deliver,
+https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-configuring.html."""
+_MAX_KNOWN = 50_000
+
+
+class Watch:
+    """Finds the thresholds that are crossed, and has each told once.
+
+    Parameters
+    ----------
+    client
+        A DynamoDB client.
+    tables
+        Names of the tables.
+    held
+        The budgets.
+    publish
+        SNS's Publish, the topic apart.
+    shards
+        Over how many items each rollup is spread; from the environment when left out.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        tables: schema.Tables,
+        held: Sequence[Budget],
+        publish: Callable[..., Any],
+        *,
+        shards: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.held = tuple(held)
+        self._shards = shards or schema.shards()
+        self._clock = clock
+        self._table = tables.ledger
+        self.requests = Requests(client, attempts=5)
+        self._reader = LedgerReader(client, tables, shards=self._shards)
+        self._publish = publish
+        self._outbox = Outbox(self.requests, tables.ledger, self._send, clock)
+        self._known: set[str] = set()
+        """Marks that are there, for good."""
+        self._looked = 0.0
+
+    @classmethod
+    def from_environment(cls, client: Any, tables: schema.Tables, *, alarmed: bool) -> Watch | None:
+        """Return what watches the budgets of the environment variables; None where no topic is named.
+
+        Parameters
+        ----------
+        alarmed
+            Whether a CloudWatch alarm tells when the total of a day is spent.
+
+        Raises
+        ------
+        ValueError
+            A budget makes no sense.
+        """
+        topic = os.environ.get("COST_ALERT_TOPIC_ARN")
+        if not topic:
+            return None
+        total = Decimal(settings.load().cost_alert_threshold)
+        held = [Budget(total, alarm=alarmed)] if total > 0 else []
+        held += budgets.parse(os.environ.get("AGENTOPS_BUDGETS", ""))
+        return cls(client, tables, held, _publisher(topic))
+
+    def after(
+        self, increments: Increments, workflows: Iterable[str] = (), *, deadline: float | None = None
+    ) -> None:
+        """Look at what a batch has spent.
+
+        Parameters
+        ----------
+        increments
+            What it added to the counters.
+        workflows
+            Workflows to look at even if it did not add to them.
+        deadline
+            When to give up, on the monotonic clock.
+
+        Raises
+        ------
+        LedgerBusy
+            The table is busy, or no time is left.
+        """
+        self.requests.deadline = deadline
+        found = list(self._workflow_cases(increments, workflows))
+        now = self._clock()
+        spent = [(bucket, sk) for bucket, sk in increments if bucket[:2] in ("D#", "M#")]
+        if spent and not 0 <= now - self._looked < EVERY_S:
+            self._looked = now
+            found += self._touched_cases(spent, datetime.fromtimestamp(now, UTC))
+        for alert in self._claims(found, self.spent(found)):
+            # What fails stays in the outbox for a sweeper: no batch must be delivered again for it.
+            try:
+                self._outbox.deliver(alert)
+            except Exception as error:  # noqa: BLE001
+                print(f"alert {alert.key} could not be sent, and will be sent later: {error!r}", flush=True)
+
+    def everything(self) -> dict[Case, Decimal]:
+        """Look at all budgets of days and months, and at what others left unsent; return what is spent.
+
+        Raises
+        ------
+        Exception
+            What keeps an alert from being sent; everything else is done nevertheless.
+        """
+        self.requests.deadline = None
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        found = [case for kind in PERIODS for at in (now, now - LATE) for case in self._cases(kind, at)]
+        spent = self.spent(list(dict.fromkeys(found)))
+        for case, usd in spent.items():
+            if case.budget.alarm and budgets.end_of(case.period) > now:
+                self._leave_to_alarm(case, usd)
+        failures = self._deliver(self._claims(spent, spent)) + self._outbox.sweep()
+        if failures:
+            raise failures[0]
+        return {case: usd for case, usd in spent.items() if budgets.end_of(case.period) > now}
+
+    def expect(self, case: Case, spent: Decimal, forecast: dict[str, Any]) -> None:
+        """Tell that a budget is expected to be exceeded, unless that was told in its period."""
+        alert = Alert.of(case, FORECAST, spent, datetime.fromtimestamp(self._clock(), UTC), forecast)
+        if self._claim(alert):
+            self._outbox.deliver(alert)
+
+    def is_told(self, case: Case, threshold: str) -> bool:
+        """Whether this process knows that a threshold was told."""
+        return f"{case.period}#{case.id}#{threshold}" in self._known
+
+    def spent(self, found: Sequence[Case]) -> dict[Case, Decimal]:
+        """Read what is spent of budgets."""
+        keys = {case: case.keys(self._shards) for case in found}
+        wanted = dict.fromkeys(key for each in keys.values() for key in each)
+        items = {(item["pk"]["S"], item["sk"]["S"]): item for item in self.requests.get(self._table, wanted)}
+        return {
+            case: budgets.spent_of(items[key] for key in each if key in items) for case, each in keys.items()
+        }
+
+    def _workflow_cases(self, increments: Increments, workflows: Iterable[str]) -> Iterator[Case]:
+        if any(each.period == LIFE for each in self.held):
+            touched = [bucket for bucket, sk in increments if sk == schema.SPEND]
+            for period in dict.fromkeys([*touched, *map(schema.workflow_bucket, workflows)]):
+                yield from budgets.cases(self.held, period, LIFE, workflow=period[3:])
+
+    def _touched_cases(self, spent: Sequence[tuple[str, str]], now: datetime) -> Iterator[Case]:
+        agents: dict[str, list[str]] = {}
+        for period, sk in spent:
+            names = schema.parse_key(sk)[1]
+            agents.setdefault(period, []).extend(names)
+        for kind in PERIODS:
+            current = budgets.period_at(kind, now)
+            # What comes late may exceed yesterday's; a replay of older days is no news.
+            before = budgets.period_at(kind, datetime.combine(budgets.day_of(current), now.timetz()) - _DAY)
+            for period in (current, before):
+                for case in budgets.cases(self.held, period, kind, agents=agents.get(period, ())):
+                    if period in agents and (not case.name or case.name in agents[period]):
+                        yield case
+
+    def _cases(self, kind: str, at: datetime) -> Iterator[Case]:
+        period = budgets.period_at(kind, at)
+        agents: list[str] = []
+        if any(each.agent == EACH and each.period == kind for each in self.held):
+            day = budgets.day_of(period)
+            found = self._reader.spend(day) if kind == DAY else self._reader.month_spend(day.year, day.month)
+            agents = sorted(found.agents)
+        yield from budgets.cases(self.held, period, kind, agents=agents)
+
+    def _leave_to_alarm(self, case: Case, spent: Decimal) -> None:
+        mark = f"{case.period}#{case.id}#"
+        if mark + "alarm" not in self._known:
+            self._outbox.leave_to_alarm(case)
+            self._know(mark + "alarm")
+        if case.reached(spent) == 100 and mark + "alarmed" not in self._known:
+            self._outbox.alarmed(case)
+            self._know(mark + "alarmed")
+
+    def _claims(self, found: Iterable[Case], spent: dict[Case, Decimal]) -> Iterator[Alert]:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        for case in found:
+            reached = case.reached(spent[case])
+            if not reached:
+                continue
+            late = case.budget.period != LIFE and budgets.end_of(case.period) <= now
+            by_alarm = reached == 100 and case.budget.alarm
+            if by_alarm and not late:
+                continue
+            alert = Alert.of(case, str(reached), spent[case], now)
+            # An alarm knows nothing of what comes late for a day that is over.
+            if self._claim(alert, over_alarm=by_alarm):
+                yield alert
+
+    def _claim(self, alert: Alert, *, over_alarm: bool = False) -> bool:
+        if alert.key in self._known:
+            return False
+        lower = [
+            str(each) for each in PERCENTS if alert.threshold != FORECAST and each < int(alert.threshold)
+        ]
+        claimed = self._outbox.claim(alert, lower, over_alarm=over_alarm)
+        if claimed is not None:
+            self._know(alert.key)
+        return bool(claimed)
+
+    def _know(self, mark: str) -> None:
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known.add(mark)
+
+    def _deliver(self, alerts: Iterable[Alert]) -> list[Exception]:
+        failures: list[Exception] = []
+        for alert in alerts:
+            try:
+                self._outbox.deliver(alert)
+            except Exception as error:  # noqa: BLE001 - one that cannot be sent must not hold up the others
+                failures.append(error)
+        return failures
+
+    def _send(self, alert: Alert) -> None:
+        environment = settings.load().environment
+        written = letter(alert, causes(self._reader, alert), environment, dashboard(environment))
+        self._publish(**message(written))
+
+
+_DAY = timedelta(days=1)
+
+
+def dashboard(environment: str) -> str:
+    """Return the address of the cost dashboard."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    name = os.environ.get("AGENTOPS_COST_DASHBOARD")
+    if not name:
+        suffix = "" if environment == settings.DEFAULT_ENVIRONMENT else f"-{environment}"
+        name = f"AgentOps-Monitoring-Cost{suffix}"
+    return f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards:name={name}"
+
+
+def _publisher(topic: str) -> Callable[..., Any]:
+    client: Any = None
+
+    def publish(**arguments: Any) -> Any:
+        nonlocal client
+        if client is None:
+            from botocore.config import Config
+            from botocore.session import Session
+
+            retries: Any = {"mode": "standard", "total_max_attempts": 3}
+            config = Config(retries=retries, connect_timeout=3, read_timeout=10)
+            region = topic.split(":")[3] if topic.count(":") >= 5 else None
+            client = Session().create_client("sns", region_name=region, config=config)
+        return client.publish(TopicArn=topic, **arguments)
+
+    return publish
