@@ -18,8 +18,8 @@ class Answer:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.request: tuple[str, str, object] | None = None
-        """Of a call that is paid for: its SDK, path and body, which tell what it can cost."""
+        self.request: tuple[str, str] | None = None
+        """Of a call that is paid for: its SDK and path, which with its body tell what it can cost."""
         self._response: Any = None
         self._watched = False
         self._ended = False

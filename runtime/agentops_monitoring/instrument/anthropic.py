@@ -22,12 +22,12 @@ def start(client: Any, options: Any) -> Answer | None:
     if method == "post" and path == "/v1/messages":
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
         answer = _Message(model_calls.begin(asked.get("model"), *_platform(client)))
-        answer.request = "anthropic", path, asked
+        answer.request = "anthropic", path
         return answer
     if method == "post" and path == "/v1/messages/batches" and instrument.guard is not None:
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
         batch = _Batch(model_calls.begin(_model_of(asked), *_platform(client)))
-        batch.request = "anthropic", path, asked
+        batch.request = "anthropic", path
         return batch
     if method == "get" and path.endswith("/results") and "/v1/messages/batches/" in path:
         return _BatchResults(model_calls.begin(None, *_platform(client)))

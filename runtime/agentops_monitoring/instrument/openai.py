@@ -54,11 +54,11 @@ def start(client: Any, options: Any) -> Answer | None:
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
         call = model_calls.begin(asked.get("model"), *_platform(client), _OPERATIONS[path])
         answer = _Response(call, by_chunks=path.endswith("completions"))
-        answer.request = "openai", path, asked
+        answer.request = "openai", path
         return answer
     if method == "post" and path == "/batches" and instrument.guard is not None:
         batch = Answer(model_calls.begin(None, *_platform(client)))
-        batch.request = "openai", path, options.json_data
+        batch.request = "openai", path
         return batch
     if method == "get" and path.startswith("/responses/") and path.count("/") == 2:
         return _KeptResponse(model_calls.begin(None, *_platform(client)))

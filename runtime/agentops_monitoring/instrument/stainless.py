@@ -8,7 +8,7 @@ what the agent asked for: an object, a stream, a raw response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
@@ -81,10 +81,19 @@ def _begun(start: Start, client: Any, options: Any) -> Answer | None:
         return None
 
 
-def _admit(answer: Answer) -> None:
+def _admit(answer: Answer, options: Any) -> None:
     """Hold the worst case of a call that is about to be made; raises where it does not fit."""
     if answer.request is not None and instrument.guard is not None:
-        answer.call = instrument.guard.admit(answer.call, *answer.request)
+        answer.call = instrument.guard.admit(answer.call, *answer.request, _body(options))
+
+
+def _body(options: Any) -> object:
+    """Return the body as the SDK will put it together: its own fields, then `extra_body`'s."""
+    body, more = options.json_data, getattr(options, "extra_json", None)
+    if not isinstance(body, Mapping):
+        return body
+    both = {**body, **more} if isinstance(more, Mapping) else body
+    return {name: each for name, each in both.items() if type(each).__name__ not in ("NotGiven", "Omit")}
 
 
 def _around(original: Callable[..., Any], start: Start) -> Callable[..., Any]:
@@ -92,7 +101,7 @@ def _around(original: Callable[..., Any], start: Start) -> Callable[..., Any]:
     def request(self: Any, cast_to: Any, options: Any, *arguments: Any, **named: Any) -> Any:
         answer = _begun(start, self, options)
         if answer is not None and instrument.guard is not None:
-            _admit(answer)
+            _admit(answer, options)
         token = _current.set(answer)
         try:
             result = original(self, cast_to, options, *arguments, **named)
@@ -116,7 +125,7 @@ def _around_async(original: Callable[..., Any], start: Start) -> Callable[..., A
         if answer is not None and instrument.guard is not None:
             from asyncio import to_thread  # the loop has others to serve meanwhile
 
-            await to_thread(_admit, answer)
+            await to_thread(_admit, answer, options)
         token = _current.set(answer)
         try:
             result = await original(self, cast_to, options, *arguments, **named)
