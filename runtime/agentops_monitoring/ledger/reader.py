@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from agentops_monitoring.ledger import rollup, schema
@@ -65,9 +66,9 @@ class WorkflowSpend(NamedTuple):
 class LedgerReader(RollupReader):
     """Reads the ledger, and raw events where a question is about single ones."""
 
-    def __init__(self, client: Any, tables: schema.Tables, *, shards: int | None = None) -> None:
-        super().__init__(client, tables, shards=shards)
-        self._parts = PartStore(client, tables.ledger)
+    @cached_property
+    def _parts(self) -> PartStore:
+        return PartStore(self._client, self._tables.ledger)
 
     def workflow(self, workflow_id: str) -> WorkflowStatus | None:
         """Return a workflow's agents and outcome; None when there is no such workflow."""

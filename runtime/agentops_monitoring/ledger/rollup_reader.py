@@ -7,7 +7,7 @@ hours are read themselves. So nothing is missed or counted twice where folded da
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,6 +24,10 @@ _LAST = "~"
 _NO_COUNTERS = frozenset(("pk", "sk", "expires_at", "seen"))
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class RollupReader:
     """Reads the ledger's counters.
 
@@ -35,12 +39,22 @@ class RollupReader:
         Names of the tables.
     shards
         Over how many items each rollup is spread; from the environment when left out.
+    clock
+        Returns the present time.
     """
 
-    def __init__(self, client: Any, tables: schema.Tables, *, shards: int | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        tables: schema.Tables,
+        *,
+        shards: int | None = None,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
         self._client = client
         self._tables = tables
         self._shards = shards or schema.shards()
+        self._clock = clock
         self.requests = 0
         """Requests made so far for rollups."""
 
@@ -59,7 +73,7 @@ class RollupReader:
         """
         if hours < 1:
             raise ValueError("at least one hour")
-        end = _start_of_hour(now or datetime.now(UTC)) + _HOUR
+        end = _start_of_hour(now or self._clock()) + _HOUR
         return self.window(end - hours * _HOUR, end)
 
     def window(self, start: datetime, end: datetime) -> Rollups:
@@ -101,7 +115,7 @@ class RollupReader:
             first, last = _keys(days)[0], _keys(days)[-1]
             of_days = self.seen(first, last)
             marks = self.marks(first, last)
-            if seen >= sum(of_days.values()) and not any(_stale(day, of_days, marks) for day in marks):
+            if seen >= sum(of_days.values()) and not any(self._stale(day, of_days, marks) for day in marks):
                 return rollups(merged)
         merged = {}
         for increments in self._days(days).values():
@@ -170,7 +184,7 @@ class RollupReader:
         marks = self.marks(keys[0], keys[-1])
         stale = []
         for day, key in zip(days, keys, strict=True):
-            if _stale(key, seen, marks):
+            if self._stale(key, seen, marks):
                 stale.append(day)
             else:
                 add_items(found[day], folded.get(key, ()))
@@ -179,6 +193,12 @@ class RollupReader:
             for (day, _), items in zip(wanted, self.partitions([pk for _, pk in wanted]), strict=True):
                 add_items(found[day], items)
         return found
+
+    def _stale(self, day: str, seen: Mapping[str, int], marks: Mapping[str, int]) -> bool:
+        """Whether a day has to be read from its hours."""
+        if day in seen and schema.is_sealed(day, self._clock()):
+            return False
+        return marks.get(day, 0) > seen.get(day, 0)
 
     def _hours(self, start: datetime, end: datetime) -> dict[datetime, rollup.Increments]:
         hour, wanted = _start_of_hour(start), []
@@ -213,13 +233,6 @@ class RollupReader:
 
 def _keys(days: Sequence[date]) -> list[str]:
     return [schema.day_bucket(day.isoformat()) for day in days]
-
-
-def _stale(day: str, seen: Mapping[str, int], marks: Mapping[str, int]) -> bool:
-    """Whether a day has to be read from its hours."""
-    if day in seen and schema.is_sealed(day, datetime.now(UTC)):
-        return False
-    return marks.get(day, 0) > seen.get(day, 0)
 
 
 def add_items(into: rollup.Increments, items: Iterable[Mapping[str, Any]]) -> None:

@@ -28,6 +28,9 @@ from tests.unit.ledger.fake_dynamodb import FakeDynamoDB, client_error
 from tests.unit.ledger.recount import Count, recount
 from tests.unit.ledger.streams import LogEvent, World, payload
 
+NOW = datetime(2026, 12, 2, tzinfo=UTC)
+"""When the random streams are over."""
+
 
 def write_all(writer: LedgerWriter, batches: list[list[LogEvent]]) -> int:
     written = 0
@@ -62,7 +65,7 @@ def check(client: Any, expected: Count, *, shards: int = 4) -> None:
             assert item.get(name, {}).get("S") == body.get(name)
         assert json.loads(item["tags"]["S"] if "tags" in item else "null") == body.get("tags")
     check_workflow_spend(client, expected)
-    reader = LedgerReader(client, TABLES, shards=shards)
+    reader = LedgerReader(client, TABLES, shards=shards, clock=lambda: NOW)
     check_outcomes(reader, expected)
     check_rollups(reader, expected)
 
