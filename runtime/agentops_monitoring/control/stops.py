@@ -11,6 +11,7 @@ item, so that a stop that is delivered again finds it and does not take the 0 fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -192,11 +193,12 @@ class Stops:
         self._cloudwatch.enable_alarm_actions(AlarmNames=[known.failed_alarm])
         if given.others_since:
             # Failures of another kind that nobody was told of: the alarm turns anew, and mails.
-            self._cloudwatch.set_alarm_state(
-                AlarmName=known.failed_alarm,
-                StateValue="OK",
-                StateReason=f"Agent {agent} was resumed; {given.others_since} events failed meanwhile.",
-            )
+            with suppress(self._cloudwatch.exceptions.ResourceNotFound):  # gone with its agent
+                self._cloudwatch.set_alarm_state(
+                    AlarmName=known.failed_alarm,
+                    StateValue="OK",
+                    StateReason=f"Agent {agent} was resumed; {given.others_since} events failed meanwhile.",
+                )
         self._write(agent, known._replace(status=RUNNING), known)
 
     def _restore(self, known: Stop) -> int | None:

@@ -42,7 +42,7 @@ class ConflictError(Exception):
 
 
 class FakeErrors:
-    ResourceNotFoundException = NotFoundError
+    ResourceNotFoundException = ResourceNotFound = NotFoundError
     InvalidParameterValueException = InvalidError
 
 
