@@ -3,8 +3,8 @@
 **Input.** No tokenizer of these models makes more tokens of a text than it has bytes in UTF-8: those that
 work on bytes (byte-pair encoding, as in tiktoken, https://github.com/openai/tiktoken) start from one token a
 byte and only merge; those that work on characters fall back on one token a byte (SentencePiece's
-`byte_fallback`, https://github.com/google/sentencepiece). Some normalize a text first (NFKC), which can make
-it longer, so the longer form counts. What a provider adds by itself is allowed for: marks of roles and
+`byte_fallback`, https://github.com/google/sentencepiece). Some normalize a text first, which can make it
+longer, so the longest form counts. What a provider adds by itself is allowed for: marks of roles and
 messages, which take less than the JSON around them, counted too; a prompt for the use of tools, 159 to 530
 tokens, 700 more for its own text editor and 245 for its shell
 (https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing). What no byte of the request
@@ -107,7 +107,8 @@ def _bytes(text: str) -> int:
         return len(text)
     from unicodedata import normalize
 
-    return max(len(each.encode("utf-8", "surrogatepass")) for each in (text, normalize("NFKC", text)))
+    forms = (text, normalize("NFKC", text), normalize("NFKD", text))
+    return max(len(each.encode("utf-8", "surrogatepass")) for each in forms)
 
 
 # Anthropic: https://platform.claude.com/docs/en/api/messages/create
@@ -166,7 +167,7 @@ def _is_text(content: object, plain: frozenset[str]) -> bool:
     if isinstance(content, list | tuple):
         return all(_is_text(each, plain) for each in content)
     if isinstance(content, Mapping):
-        kind = content.get("type", "message")
+        kind = content.get("type") or ("message" if "content" in content else "")
         if kind == "reasoning" and not content.get("encrypted_content"):
             return False  # the provider keeps it
         return kind in plain and all(_is_text(content.get(name), plain) for name in ("content", "output"))

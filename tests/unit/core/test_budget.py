@@ -136,7 +136,7 @@ def test_what_nobody_bills_is_given_back(enforce: Any, aws: Aws, recorded: Any) 
     with pytest.raises(ParamValidationError):
         bedrock.converse(**{**LIMITED, "messages": "none"})
     assert budget.table.calls == asked
-    assert (budget.held, budget.booked) == (0, 0)
+    assert budget.held == budget.booked == 0
 
 
 def test_a_call_that_is_not_answered_in_time_keeps_the_worst_case(
@@ -147,7 +147,7 @@ def test_a_call_that_is_not_answered_in_time_keeps_the_worst_case(
     budget = enforce("1")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the request, and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        config = Config(read_timeout=0.1, retries={"total_max_attempts": 1})  # type: ignore[arg-type]
+        config = Config(read_timeout=0.1, retries={"total_max_attempts": 1})
         hanging = boto3.session.Session().client("bedrock-runtime", endpoint_url=url, config=config)
         with pytest.raises(ReadTimeoutError):
             hanging.converse(**LIMITED)
@@ -207,9 +207,13 @@ def test_open_makes_the_call_says_so_and_books_it_later(
 ) -> None:
     now = [time.time()]
     budget = enforce("1", now=lambda: now[0])
-    budget.table.fault = unreachable
     asked: list[str] = []
-    budget.table.fault = lambda when: (asked.append(when), unreachable(when))
+
+    def fail(when: str) -> None:
+        asked.append(when)
+        unreachable(when)
+
+    budget.table.fault = fail
     bedrock = client()
     for _ in range(3):
         aws.answer(USED)
