@@ -69,7 +69,8 @@ class Console:
 
     def report(self, facts: Facts) -> str:
         """All of it, top to bottom."""
-        parts = [self._agents(facts), self._flows(facts), self._alarms(facts), self._mails(facts)]
+        parts = [self._agents(facts), self._unit_costs(facts), self._flows(facts)]
+        parts += [self._alarms(facts), self._mails(facts)]
         parts += [self._widgets(facts), self._checks(facts)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -102,6 +103,19 @@ class Console:
         heads = ("agent", ">invocations", ">events", ">LLM $", ">compute $", ">success", ">confidence")
         said = f"Agents · {facts.workflows} workflows, {facts.completed} completed, {facts.failed} failed"
         return self.table(said, heads, rows)
+
+    def _unit_costs(self, facts: Facts) -> str:
+        rows = [
+            [
+                unit.name.replace("_", " "),
+                figures.count(unit.results),
+                "–" if unit.each is None else f"{unit.each:.6f}",
+                f"{unit.usd:.6f}",
+            ]
+            for unit in facts.unit_costs
+        ]
+        heads = ("one", ">how many", ">each $", ">together $")
+        return self.table("Unit costs · what one result has cost", heads, rows) if rows else ""
 
     def _flows(self, facts: Facts) -> str:
         rows = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from agentops_monitoring.ledger.unit_costs import UnitCost
 from agentops_monitoring.views.flow import Flow
 
 from .recount import Check
@@ -40,6 +41,7 @@ class Facts:
     completed: int
     failed: int
     events: int
+    unit_costs: tuple[UnitCost, ...] = ()
     workflows: int = 0
     alarms: list[dict[str, str]] = field(default_factory=list)
     alarm_note: str = ""
@@ -85,6 +87,14 @@ class Facts:
                 }
                 for agent in self.agents
             ],
+            "unit_costs": {
+                each.name: {
+                    "results": each.results,
+                    "usd": exact(each.usd),
+                    "each_usd": None if each.each is None else exact(each.each),
+                }
+                for each in self.unit_costs
+            },
             "flows": [
                 {
                     "from": flow.source,

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.schema import Tables
+from agentops_monitoring.ledger.unit_costs import unit_costs
 from agentops_monitoring.views.flow import Flow
 
 from .facts import AgentFacts, Facts
@@ -56,4 +57,5 @@ def collect(dynamodb: Any, tables: Tables, environment: str, span: Span) -> Fact
         completed=ended.get("workflow_completed", 0),
         failed=ended.get("workflow_failed", 0),
         events=window.total.events,
+        unit_costs=unit_costs(window),
     )

@@ -69,6 +69,15 @@ def _run(facts: Facts) -> str:
         ]
         for check in facts.checks
     ]
+    units = [
+        [
+            esc(unit.name.replace("_", " ")),
+            figures.count(unit.results),
+            "–" if unit.each is None else f"{unit.each:.6f}",
+            f"{unit.usd:.6f}",
+        ]
+        for unit in facts.unit_costs
+    ]
     flows = [
         [
             f"{esc(flow.source)} → {esc(flow.target)}",
@@ -92,6 +101,8 @@ def _run(facts: Facts) -> str:
         _card("Agents", _agents(facts), wide=True),
         _card("Recount from the raw logs, the model's log and AgentOps",
               _table(("", "Check", ">Recounted", ">Recorded", ""), checks), wide=True),
+        _card("What one result has cost",
+              _table(("One", ">How many", ">Each, USD", ">Together, USD"), units)),
         _card("Messages", _table(("Flow", ">Messages", ">Mean latency"), flows)),
         _card("E-mails sent through SNS", "".join(mails) or '<p class="soft">None.</p>'),
         _card("Alarms on the agents", note + chips(a for a in facts.alarms if not is_watch(a)), wide=True),

@@ -29,7 +29,7 @@ def found(counts: dict[str, tuple[int, Decimal]], completed: int, llm: Decimal, 
     types: dict[str, Any] = {}
     for kind, (events, usd) in counts.items():
         types |= {f"n.{kind}": events, f"c.{kind}": usd}
-    total = {
+    total: dict[str, Any] = {
         "llm_cost": llm,
         "compute_cost": compute,
         "workflows_completed": completed,

@@ -153,6 +153,10 @@ def test_the_recount_confirms_the_ledger_to_the_last_digit(build: Build, tmp_pat
     )
     assert Decimal(summary["totals"]["compute_usd"]) == compute
     assert summary["flows"] == [{"from": "manager", "to": "qa", "messages": 2, "mean_latency_ms": 20.0}]
+    (workflow,) = (one for name, one in summary["unit_costs"].items() if name == "completed_workflow")
+    whole = Decimal("0.00075025") + compute
+    assert (workflow["results"], Decimal(workflow["usd"]), Decimal(workflow["each_usd"])) == (1, whole, whole)
+    assert "completed workflow" in report.text
     agents = {agent["name"]: agent for agent in summary["agents"]}
     assert agents["qa"]["success_rate"] == 0.5
     assert agents["manager"]["mean_confidence"] == 0.5
