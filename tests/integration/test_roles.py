@@ -130,7 +130,18 @@ def granted(cloud: Demo) -> list[Grant]:
 
 def test_roles_allow_all_that_the_functions_call_and_nothing_else(cloud: Demo, granted: list[Grant]) -> None:
     functions = {function for function, _, _ in granted}
-    for name in ("manager", "engineer", "qa", "sandbox", "ingest", "gauges", "analyze", "widgets", "export"):
+    for name in (
+        "manager",
+        "engineer",
+        "qa",
+        "sandbox",
+        "ingest",
+        "gauges",
+        "analyze",
+        "widgets",
+        "export",
+        "fold",
+    ):
         assert f"agentops-{name}-demo" in functions
     assert {function: lines for function in functions if (lines := cloud.denials(function, 0))} == {}
     calls = cloud.local("calls")
@@ -217,6 +228,9 @@ def work(cloud: Demo, function: str, resource: str = "") -> None:
         key = {"workflow_id": item["pk"]["S"].removeprefix("WF#"), "sk": item["sk"]["S"]}
         for widget in ("flow", "decisions", "cost_drivers", "decision"):
             cloud.invoke(function, {"widget": widget, "environment": "demo", "key": key})
+    elif name == "fold":  # a day that is over, with a pair that it has not seen
+        cloud.invoke(INGEST, delivery([message(secrets.token_hex(4), "b", 2 * 86_400)]))
+        cloud.invoke(function, {})
     elif name == "stop":
         for former in (None, 2):
             stop_and_resume(cloud, function, "demo", LEDGER, "AgentOps-demo-FailedEvents-manager", former)
@@ -327,7 +341,8 @@ def delivery(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
         body = {**one, "id": f"{secrets.token_hex(12)}-1"}
         body["proof"] = proof_of(body["id"].partition("-")[0], "stream")
         line = {"timestamp": body["at"], "level": "INFO", body["type"]: 1, "agentops.event": body}
-        lines.append({"id": body["id"], "timestamp": time.time_ns() // 10**6, "message": json.dumps(line)})
+        at_ms = round(datetime.fromisoformat(body["at"]).timestamp() * 1000)
+        lines.append({"id": body["id"], "timestamp": at_ms, "message": json.dumps(line)})
     payload = {
         "messageType": "DATA_MESSAGE", "logGroup": "group", "logStream": "stream",
         "subscriptionFilters": ["agentops|demo|tester|arm64"], "logEvents": lines,

@@ -23,6 +23,7 @@ CALLS = {
     | SEND
     | {f"dynamodb:{name}" for name in ("BatchGetItem", "BatchWriteItem", "PutItem", "Query", "UpdateItem")},
     "gauges": LOGS | {"dynamodb:Query"},
+    "fold": LOGS | {f"dynamodb:{name}" for name in ("PutItem", "Query", "UpdateItem")},
     "analyze": LOGS | {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "events:PutEvents"},
     "widgets": LOGS | {"dynamodb:GetItem", "dynamodb:Query"},
     "export": LOGS
