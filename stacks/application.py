@@ -118,11 +118,15 @@ def _stacks(app: cdk.App, settings: Settings) -> dict[str, cdk.Stack]:
             app, name("Workload"), settings=settings, description="AgentOps: a sample shop with defects"
         )
         watch = (*watch, *(each.name for each in shop_functions()))
-    stacks["agents"] = AgentsStack(
+    agents = stacks["agents"] = AgentsStack(
         app, name("Agents"), settings=settings, watch=watch, description="AgentOps: Manager, Engineer, QA"
     )
     stacks["dashboards"] = DashboardsStack(
-        app, name("Dashboards"), settings=settings, description="AgentOps: three dashboards and the alarms"
+        app,
+        name("Dashboards"),
+        settings=settings,
+        team=(agents.manager, agents.engineer, agents.qa),
+        description="AgentOps: three dashboards and the alarms",
     )
     for part in ("agents", "dashboards"):
         stacks[part].add_stack_dependency(monitoring, "finds the plane through its SSM parameters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import ArnFormat, CfnOutput, Stack
@@ -11,8 +12,10 @@ from constructs import Construct
 from agentops_constructs import (
     AgentDashboard,
     AgentRef,
+    CostAction,
     CostAlarm,
     DashboardKind,
+    MonitoredAgent,
     MonitoringAlarms,
     MonitoringPlane,
 )
@@ -26,7 +29,15 @@ from .team import FLOWS, SANDBOX, TEAM
 class DashboardsStack(Stack):
     """What operators and finance look at."""
 
-    def __init__(self, scope: Construct, id: str, *, settings: Settings, **stack_props: Any) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        settings: Settings,
+        team: Sequence[MonitoredAgent],
+        **stack_props: Any,
+    ) -> None:
         super().__init__(scope, id, **stack_props)
         monitoring = MonitoringPlane.from_environment(
             self,
@@ -36,7 +47,14 @@ class DashboardsStack(Stack):
             dashboard_suffix=settings.dashboard_suffix,
         )
         budget = settings.daily_budget_usd
-        alarms = MonitoringAlarms(self, "Alarms", monitoring=monitoring, daily_budget_usd=budget)
+        alarms = MonitoringAlarms(
+            self,
+            "Alarms",
+            monitoring=monitoring,
+            daily_budget_usd=budget,
+            on_breach=settings.on_breach,
+            stops=team if settings.on_breach is CostAction.STOP_AGENT else (),
+        )
         shown: list[cw.IAlarm] = alarms.all
         agents: list[AgentRef] = []
         for member in TEAM:

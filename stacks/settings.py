@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentops_constructs import IngestStream, MetricDetail
+from agentops_constructs import CostAction, IngestStream, MetricDetail
 from agentops_constructs.naming import check_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +62,8 @@ class Settings:
         A Kinesis stream between the log groups and ingest: `on_demand`, or a number of shards.
     sample_workload
         Deploy the sample shop and watch it.
+    on_breach
+        What reaching the daily budget does beside the mail: stop the agents, or nothing.
     agent_budget_usd
         USD that each agent may spend on models in a UTC day, held to before each call; none by default.
     """
@@ -77,6 +79,7 @@ class Settings:
     metric_detail: MetricDetail = MetricDetail.STANDARD
     ingest_stream: IngestStream | None = None
     sample_workload: bool = False
+    on_breach: CostAction = CostAction.ALERT
     agent_budget_usd: Decimal | None = None
 
     @classmethod
@@ -169,6 +172,14 @@ def _stream(value: Any) -> IngestStream | None:
         raise ValueError(f"expected off, on_demand or a number of shards, not {str(value)!r}") from None
 
 
+def _on_breach(value: Any) -> CostAction:
+    try:
+        return CostAction(str(value).lower())
+    except ValueError:
+        names = " or ".join(each.value for each in CostAction)
+        raise ValueError(f"expected {names}, not {str(value)!r}") from None
+
+
 def _flag(value: Any) -> bool:
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     try:
@@ -195,6 +206,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "metric_detail": _detail,
     "ingest_stream": _stream,
     "sample_workload": _flag,
+    "on_breach": _on_breach,
     "agent_budget_usd": _budget,
 }
 # Read where bundles are made, not kept in the settings.

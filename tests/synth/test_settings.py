@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentops_constructs import IngestStream
+from agentops_constructs import CostAction, IngestStream
 from stacks import settings as settings_module
 from stacks.settings import Settings, SettingsError
 
@@ -35,6 +35,7 @@ def test_context_of_the_command_line_is_text() -> None:
             "dashboard_suffix": "eu-central-1",
             "metric_detail": "full",
             "ingest_stream": "4",
+            "on_breach": "stop",
             "sample_workload": "true",
         }
     )
@@ -43,6 +44,7 @@ def test_context_of_the_command_line_is_text() -> None:
     assert settings.watch == ("checkout", "alarm:Orders-Late")
     assert settings.metric_detail.name == "FULL"
     assert settings.ingest_stream == IngestStream(shards=4)
+    assert settings.on_breach is CostAction.STOP_AGENT
     assert Settings.from_context({"ingest_stream": "on_demand"}).ingest_stream == IngestStream()
     assert Settings.from_context({"ingest_stream": "off"}).ingest_stream is None
     assert settings.sample_workload is True
@@ -68,6 +70,7 @@ def test_context_of_the_command_line_is_text() -> None:
         ("watch", "function-" + ",".join("f" * 60 + str(number) for number in range(50))),
         ("watch", ",".join(f"alarm:{number}" + "a" * 200 for number in range(9))),
         ("agents_schedule", "hourly"),
+        ("on_breach", "panic"),
         ("dashboard_suffix", "eu central"),
         ("metric_detail", "SOME"),
         ("ingest_stream", "kinesis"),

@@ -14,7 +14,7 @@ from aws_cdk.assertions import Match
 from agentops_constructs import CostAction, CostAlarm, MonitoredAgent, MonitoringAlarms, MonitoringPlane
 from agentops_constructs.roles import FailedEvents
 
-from .conftest import NO_BUNDLING, listed, policy_statements, synth
+from .conftest import NO_BUNDLING, listed, policy_statements, synth, synthesized
 
 STOP = CostAction.STOP_AGENT
 CONCURRENCY = {f"lambda:{verb}FunctionConcurrency" for verb in ("Get", "Put", "Delete")}
@@ -112,6 +112,19 @@ def test_the_plane_stops_what_carries_its_tag_and_nothing_else(stack: Stack, pla
     (permission,) = permissions.values()
     assert permission["Properties"]["SourceArn"]["Fn::Join"][1][-1].endswith(":alarm:AgentOps-team-*")
     assert "SourceAccount" in permission["Properties"]
+
+
+def test_the_apps_context_stops_its_three_agents() -> None:
+    templates = synthesized("stopping", on_breach="stop")
+    alarm = templates.one("AWS::CloudWatch::Alarm", AlarmName="AgentOps-stopping-HighCost")
+    assert len(alarm.properties["AlarmActions"]) == 2
+    names = {one.properties["Name"] for one in templates.resources("AWS::SSM::Parameter")}
+    path = "/agentops/stopping/stoppable"
+    assert {each for each in names if each.startswith(path)} == {
+        f"{path}/{agent}" for agent in ("manager", "engineer", "qa")
+    }
+    assert alarm.stack == "dashboards", "and nothing there refers to the agents' stack"
+    assert "Fn::ImportValue" not in json.dumps(templates["dashboards"])
 
 
 def test_another_apps_alarm_finds_the_function_through_its_parameter() -> None:
