@@ -48,7 +48,7 @@ def collect(dynamodb: Any, tables: Tables, environment: str, span: Span) -> Fact
         ended_at=end.strftime("%Y-%m-%d %H:%M"),
         agents=agents,
         flows=[
-            Flow(source, target, totals.messages, totals.mean_handoff_ms)
+            Flow(source, target, totals.messages, totals.mean_handoff_ms, totals.p95_handoff_ms)
             for (source, target), totals in window.flows.items()
             if totals.messages
         ],

@@ -54,8 +54,9 @@ class AgentOpsAnalyzer:
         dict
             `most_active_flow`: such as `"manager->engineer"`, None when nobody talked.
             `total_messages`: messages sent.
-            `mean_handoff_ms`: from sending to receiving, None without any.
-            `flows`: by messages, each with `flow`, `from`, `to`, `messages`, `received`, `mean_handoff_ms`.
+            `mean_handoff_ms`, `p95_handoff_ms`: from sending to receiving, None without any.
+            `flows`: by messages, each with `flow`, `from`, `to`, `messages`, `received`, `mean_handoff_ms`,
+            `p95_handoff_ms`.
             `agents`: messages `sent` and `received` by each agent.
 
         Raises
@@ -73,6 +74,7 @@ class AgentOpsAnalyzer:
                 "messages": found.flows[sender, to].messages,
                 "received": found.flows[sender, to].messages_received,
                 "mean_handoff_ms": found.flows[sender, to].mean_handoff_ms,
+                "p95_handoff_ms": found.flows[sender, to].p95_handoff_ms,
             }
             for sender, to in pairs
         ]
@@ -81,6 +83,7 @@ class AgentOpsAnalyzer:
             "most_active_flow": flows[0]["flow"] if flows else None,
             "total_messages": found.total.messages_sent,
             "mean_handoff_ms": found.total.mean_handoff_ms,
+            "p95_handoff_ms": found.total.p95_handoff_ms,
             "flows": flows,
             "agents": {
                 agent: {"sent": each.messages_sent, "received": each.messages_received}
@@ -104,7 +107,8 @@ class AgentOpsAnalyzer:
         dict
             `success_rate`: completed ÷ ended workflows in which the agent took part, NaN when none ended;
             `samples`: how many ended. Money is in USD, as Decimal, under names that end in `_usd`;
-            `cost_per_completed_workflow_usd` is None when none was completed.
+            `cost_per_completed_workflow_usd` is None when none was completed. Percentiles are within 2 %, and
+            None without any value.
 
         Raises
         ------
@@ -127,7 +131,12 @@ class AgentOpsAnalyzer:
             "mean_confidence": found.mean_confidence,
             "invocations": found.invocations,
             "failed_runs": found.failed_runs,
+            "errors": found.errors,
             "mean_handler_ms": found.mean_handler_ms,
+            "p50_handler_ms": found.p50_handler_ms,
+            "p95_handler_ms": found.p95_handler_ms,
+            "p99_handler_ms": found.p99_handler_ms,
+            "p95_llm_ms": found.p95_llm_ms,
             "llm_calls": found.llm_calls,
             "unpriced_calls": found.unpriced_calls,
             "llm_cost_usd": found.llm_cost,

@@ -93,7 +93,7 @@ def _window(event: Mapping[str, Any]) -> Rollups:
 
 def _flows(window: Rollups) -> list[Flow]:
     return [
-        Flow(source, target, totals.messages, totals.mean_handoff_ms)
+        Flow(source, target, totals.messages, totals.mean_handoff_ms, totals.p95_handoff_ms)
         for (source, target), totals in window.flows.items()
         if totals.messages
     ]

@@ -28,12 +28,14 @@ class AgentNode:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Messages from one agent to another; latency in milliseconds from sending to receiving, where known."""
+    """Messages from one agent to another; mean and 95th percentile of the milliseconds from sending to
+    receiving, where known."""
 
     source: str
     target: str
     count: int
     latency_ms: float | None = None
+    p95_ms: float | None = None
 
 
 def _layers(names: Sequence[str], flows: Sequence[Flow]) -> dict[str, int]:
@@ -112,7 +114,11 @@ def _badge(spot: Point, flow: Flow) -> str:
 
 def _describe(flow: Flow) -> str:
     said = f"{flow.source} → {flow.target}: {figures.count(flow.count)} messages"
-    return said + (f", {figures.duration(flow.latency_ms)} on the way" if flow.latency_ms is not None else "")
+    if flow.latency_ms is not None:
+        said += f", {figures.duration(flow.latency_ms)} on the way"
+    if flow.p95_ms is not None:
+        said += f", 95 % of them within {figures.duration(flow.p95_ms)}"
+    return said
 
 
 def _box(node: AgentNode, at: Point, shade: str) -> str:
