@@ -1,6 +1,7 @@
-"""Lambda entry point, each minute: the spend of the UTC day, from the ledger.
+"""Lambda entry point, each minute: the spend of the UTC day, from the ledger, and the alerts of budgets.
 
 What an alarm on money watches must not miss a batch whose metrics got lost, and must fall to 0 at midnight.
+Ingest tells what its batches crossed; what it could not look at, or not send, is told here.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from agentops_monitoring import settings
+from agentops_monitoring.analysis.outlook import Outlooks
 from agentops_monitoring.catalogue import COSTS
 from agentops_monitoring.emf import MetricValue, emf_lines
+from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.budgets import FORECAST, threshold
 from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.watch import Watch
 
 
 def gauges(
@@ -47,32 +52,41 @@ def gauges(
             yield MetricValue(COSTS, "BudgetUtilization", float(spent / daily_budget_usd * 100), where)
 
 
-def budget(text: str) -> Decimal:
-    """Return the daily budget that `COST_ALERT_THRESHOLD` says, USD.
+class Gauges:
+    """The function's parts, made once per process."""
 
-    Raises
-    ------
-    ValueError
-        It is no amount of money.
-    """
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        amount = Decimal(-1)
-    if not (amount.is_finite() and amount >= 0):
-        raise ValueError(f"COST_ALERT_THRESHOLD is {text!r}, not an amount in USD")
-    return amount
+    def __init__(self) -> None:
+        client, tables = schema.client(), schema.Tables.from_environment()
+        self.reader = LedgerReader(client, tables)
+        self.watch = Watch.from_environment(client, tables, alarmed=True)
+        self.outlooks = Outlooks(self.watch.read, self.watch.shards) if self.watch else None
+
+    def alert(self, now: datetime) -> None:
+        """Tell the thresholds that are crossed, and look at one forecast: one takes about a second."""
+        if self.watch is None or self.outlooks is None:
+            return
+        spent = self.watch.everything()
+        open_ = [
+            case
+            for case, usd in spent.items()
+            if usd and case.reached(usd) < 100 and not self.watch.is_told(case, FORECAST)
+        ]
+        case = self.outlooks.due(open_, now)
+        if case is not None and (found := self.outlooks.of(case, now)):
+            self.watch.expect(case, spent[case], found)
 
 
 @lru_cache(maxsize=1)
-def _reader() -> LedgerReader:
-    return LedgerReader.from_environment()
+def _gauges() -> Gauges:
+    return Gauges()
 
 
 def handler(event: Mapping[str, Any], context: Any) -> None:  # noqa: ARG001 - Lambda's signature
-    """Print the gauges."""
-    found = settings.load()
-    daily = budget(found.cost_alert_threshold)
-    values = gauges(_reader(), found.environment, daily, datetime.now(UTC))
-    for line in emf_lines(values, at_ms=time.time_ns() // 1_000_000):
+    """Print the gauges, then tell what crossed a threshold."""
+    parts, found, now = _gauges(), settings.load(), datetime.now(UTC)
+    daily = threshold(found.cost_alert_threshold)
+    for line in emf_lines(
+        gauges(parts.reader, found.environment, daily, now), at_ms=time.time_ns() // 1_000_000
+    ):
         print(line, flush=True)
+    parts.alert(now)

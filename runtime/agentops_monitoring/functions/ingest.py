@@ -22,6 +22,7 @@ from agentops_monitoring.ledger.parse import decode, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.records import Group, group, read_records
 from agentops_monitoring.ledger.requests import LedgerBusy
+from agentops_monitoring.ledger.watch import Watch
 from agentops_monitoring.ledger.writer import LedgerWriter, WriteResult
 from agentops_monitoring.pricing import overrides
 
@@ -39,6 +40,7 @@ class Ingest:
         self.reader = LedgerReader(client, tables)
         self.origins = Origins(client, tables.ledger)
         self.pairs = BusiestPairs(self._busiest)
+        self.watch = _watch(client, tables)
         self.environment = settings.load().environment
         self.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
@@ -129,19 +131,33 @@ class Ingest:
         return result
 
     def _commit(self, payload: Mapping[str, Any], deadline: float) -> WriteResult:
-        result = self.writer.write(read_payload(payload, self.region), deadline=deadline)
+        batch = read_payload(payload, self.region)
+        result = self.writer.write(batch, deadline=deadline)
         # First the metrics: a repetition after what may fail below would find nothing left to commit.
         self._print(result)
         if result.rejects:
             self.dead_letters().keep_rejects(payload, result.rejects)
         with suppress(BotoCoreError, ClientError):  # the next payload tells the same
             self.origins.note(payload)
+        if self.watch is not None:
+            # Who committed what is here already may have ended before he looked at the budgets.
+            again = self.watch.workflows(batch) if result.duplicates else ()
+            self.watch.after(result.increments, again, deadline=deadline)
         return result
 
     def _print(self, result: WriteResult) -> None:
         now_ms = time.time_ns() // 1_000_000
         for line in metric_lines(result, self.environment, now_ms, self.pairs):
             print(line, flush=True)
+
+
+def _watch(client: Any, tables: schema.Tables) -> Watch | None:
+    try:
+        return Watch.from_environment(client, tables, alarmed=True)
+    except ValueError as error:
+        # The lines come first; that no budget is watched is gauges' to fail for, each minute.
+        print(json.dumps({"level": "ERROR", "message": "budgets", "why": str(error)}), flush=True)
+        return None
 
 
 def _is_outage(error: Exception) -> bool:

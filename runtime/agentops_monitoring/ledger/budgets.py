@@ -207,10 +207,25 @@ def period_at(kind: str, at: datetime) -> str:
     return f"D#{text}" if kind == DAY else f"M#{text[:7]}"
 
 
-def spent_of(items: Iterable[Mapping[str, Any]]) -> Decimal:
-    """Return what the items of a spender sum to."""
-    total = Decimal(0)
-    for item in items:
-        for name in ("llm_cost", "compute_cost"):
-            total = EXACT.add(total, Decimal(item.get(name, {"N": "0"})["N"]))
-    return total
+def spent_of(item: Mapping[str, Any]) -> Decimal:
+    """Return what an item of a spender's counters says was spent."""
+    nothing = {"N": "0"}
+    llm, compute = (Decimal(item.get(name, nothing)["N"]) for name in ("llm_cost", "compute_cost"))
+    return EXACT.add(llm, compute)
+
+
+def threshold(text: str) -> Decimal:
+    """Return the daily budget that `COST_ALERT_THRESHOLD` says, USD; 0 is none.
+
+    Raises
+    ------
+    ValueError
+        It is no amount of money.
+    """
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = Decimal(-1)
+    if not (found.is_finite() and found >= 0):
+        raise ValueError(f"COST_ALERT_THRESHOLD is {text!r}, not an amount in USD")
+    return found

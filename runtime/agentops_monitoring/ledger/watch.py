@@ -12,9 +12,12 @@ from typing import Any
 from agentops_monitoring import settings
 from agentops_monitoring.ledger import budgets, schema
 from agentops_monitoring.ledger.alerts import Alert, Outbox
+from agentops_monitoring.ledger.allocation import Invocation
 from agentops_monitoring.ledger.budgets import DAY, EACH, FORECAST, LIFE, PERCENTS, PERIODS, Budget, Case
 from agentops_monitoring.ledger.causes import causes
 from agentops_monitoring.ledger.letters import letter, message
+from agentops_monitoring.ledger.parse import Batch
+from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import Requests
 from agentops_monitoring.ledger.rollup import Increments
@@ -55,16 +58,17 @@ class Watch:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.held = tuple(held)
-        self._shards = shards or schema.shards()
+        self.shards = shards or schema.shards()
         self._clock = clock
         self._table = tables.ledger
         self.requests = Requests(client, attempts=5)
-        self._reader = LedgerReader(client, tables, shards=self._shards)
+        self._reader = LedgerReader(client, tables, shards=self.shards)
         self._publish = publish
         self._outbox = Outbox(self.requests, tables.ledger, self._send, clock)
         self._known: set[str] = set()
         """Marks that are there, for good."""
         self._looked = 0.0
+        self._of_workflows = any(each.period == LIFE for each in held)
 
     @classmethod
     def from_environment(cls, client: Any, tables: schema.Tables, *, alarmed: bool) -> Watch | None:
@@ -83,10 +87,21 @@ class Watch:
         topic = os.environ.get("COST_ALERT_TOPIC_ARN")
         if not topic:
             return None
-        total = Decimal(settings.load().cost_alert_threshold)
-        held = [Budget(total, alarm=alarmed)] if total > 0 else []
+        total = budgets.threshold(settings.load().cost_alert_threshold)
+        held = [Budget(total, alarm=alarmed)] if total else []
         held += budgets.parse(os.environ.get("AGENTOPS_BUDGETS", ""))
         return cls(client, tables, held, _publisher(topic))
+
+    def workflows(self, batch: Batch) -> set[str]:
+        """Return the workflows of a batch whose spend may matter; no others are in it."""
+        if not self._of_workflows:
+            return set()
+        events = [*batch.events, *(part.event for part in batch.parts)]
+        found = {event.workflow_id for event in events}
+        keys = {schema.invocation_pk(batch.stream, report.request_id) for report in batch.reports}
+        for item in self.requests.get(self._table, [(key, schema.STATE) for key in keys]):
+            found |= Invocation(int(item["ver"]["N"]), unpack(item, "state")).workflows
+        return found
 
     def after(
         self, increments: Increments, workflows: Iterable[str] = (), *, deadline: float | None = None
@@ -153,15 +168,22 @@ class Watch:
 
     def spent(self, found: Sequence[Case]) -> dict[Case, Decimal]:
         """Read what is spent of budgets."""
-        keys = {case: case.keys(self._shards) for case in found}
-        wanted = dict.fromkeys(key for each in keys.values() for key in each)
-        items = {(item["pk"]["S"], item["sk"]["S"]): item for item in self.requests.get(self._table, wanted)}
+        keys = {case: case.keys(self.shards) for case in found}
+        amounts = self.read(dict.fromkeys(key for each in keys.values() for key in each))
         return {
-            case: budgets.spent_of(items[key] for key in each if key in items) for case, each in keys.items()
+            case: sum((amounts[key] for key in each if key in amounts), Decimal(0))
+            for case, each in keys.items()
+        }
+
+    def read(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Decimal]:
+        """Read what items say was spent; those that do not exist are left out."""
+        return {
+            (item["pk"]["S"], item["sk"]["S"]): budgets.spent_of(item)
+            for item in self.requests.get(self._table, keys)
         }
 
     def _workflow_cases(self, increments: Increments, workflows: Iterable[str]) -> Iterator[Case]:
-        if any(each.period == LIFE for each in self.held):
+        if self._of_workflows:
             touched = [bucket for bucket, sk in increments if sk == schema.SPEND]
             for period in dict.fromkeys([*touched, *map(schema.workflow_bucket, workflows)]):
                 yield from budgets.cases(self.held, period, LIFE, workflow=period[3:])

@@ -17,6 +17,7 @@ import boto3
 import pytest
 
 from agentops_monitoring.functions import gauges, ingest
+from agentops_monitoring.ledger import budgets
 from agentops_monitoring.ledger.dead_letters import join
 from agentops_monitoring.ledger.reader import LedgerReader
 from tests.unit.ledger.conftest import TABLES
@@ -78,7 +79,7 @@ def plane(
     for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
         monkeypatch.setenv(f"{name}_TABLE_NAME", table)
     ingest._ingest.cache_clear()
-    gauges._reader.cache_clear()
+    gauges._gauges.cache_clear()
     made = Plane(dynamodb, capsys)
     monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", made.queue)
     yield made
@@ -375,4 +376,4 @@ def test_gauges(plane: Plane) -> None:
 @pytest.mark.parametrize("text", ["", "ten", "-1", "NaN"])
 def test_a_budget_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="COST_ALERT_THRESHOLD"):
-        gauges.budget(text)
+        budgets.threshold(text)
