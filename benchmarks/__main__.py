@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import footprint, report
+from benchmarks.cases import OURS
 from benchmarks.probe import CASES
 from benchmarks.sink import Sink, running
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS, QUICK_SECONDS = 1.5, 0.2
+_STEPS = len(CASES) + len(footprint.PACKAGES) + 1
 ABOUT = (
     "The best round of each, in an interpreter of its own, on awslambdaric's stdout (each write is flushed)\n"
     "over /dev/null. Requests are those that reached the loopback sink while the case ran. The ids of peers\n"
     "are constants. An SDK that exports from a thread drops what its queue can't hold, which costs it less.\n"
     "Import and memory are above a bare interpreter, the best of several; bundles are bytes on disk without\n"
-    "boto3, which Lambda has. litellm's completion_cost is not here: it installs 336 MB."
+    "boto3, which Lambda has. Lines go into the tables by CPU time, on botocore with all but the network.\n"
+    "litellm's completion_cost is not here: it installs 336 MB."
 )
 
 
@@ -65,8 +68,7 @@ def _reason(error: Exception) -> str:
 
 
 def _progress(step: int, what: str) -> None:
-    total = len(CASES) + len(footprint.PACKAGES)
-    shown = f"  {step:>2} of {total}  {what}" if step <= total else ""
+    shown = f"  {step:>2} of {_STEPS}  {what}" if step <= _STEPS else ""
     if sys.stderr.isatty():
         print(f"\r{shown:<78}", end="\r", file=sys.stderr, flush=True)
     elif shown:
@@ -101,6 +103,15 @@ def _footprint(package: footprint.Package) -> dict[str, Any]:
     }
 
 
+def _ingest(seconds: float) -> list[dict[str, Any]]:
+    try:
+        # In the project's own environment, as the plane's functions are.
+        found: list[dict[str, Any]] = json.loads(_run(".venv", "-m", "benchmarks.ingest", str(seconds * 4)))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return [{"who": OURS, "events_a_second": None, "error": _reason(error)}]
+    return found
+
+
 def main() -> None:
     """Measure everything, and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -111,7 +122,7 @@ def main() -> None:
     # In the order of the jobs, ours first in each.
     jobs = dict.fromkeys(case.job for case in CASES)
     order = [number for job in jobs for number, case in enumerate(CASES) if case.job == job]
-    results: dict[str, Any] = {"jobs": [], "footprints": [], "about": ABOUT}
+    results: dict[str, Any] = {"jobs": [], "footprints": [], "ingest": [], "about": ABOUT}
     with running() as sink:
         for step, number in enumerate(order, start=1):
             _progress(step, f"{CASES[number].job}: {CASES[number].who}")
@@ -119,7 +130,9 @@ def main() -> None:
     for step, package in enumerate(footprint.PACKAGES, start=len(CASES) + 1):
         _progress(step, f"importing {package.who}")
         results["footprints"].append(_footprint(package))
-    _progress(len(CASES) + len(footprint.PACKAGES) + 1, "")
+    _progress(len(CASES) + len(footprint.PACKAGES) + 1, "lines into the tables")
+    results["ingest"] = _ingest(seconds)
+    _progress(_STEPS + 1, "")
     if options.json:
         measured = report.targets(results)
         results["targets"] = [{**target._asdict(), "met": target.met} for target in measured]

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -45,13 +46,10 @@ class Endpoint:
         """Answer the requests of all clients that boto3 makes from here on."""
         import boto3
 
-        boto3.setup_default_session(
-            aws_access_key_id="bench",
-            aws_secret_access_key="bench",  # noqa: S106 - signs what nobody receives
-            region_name="us-east-1",
-        )
+        session = boto3.Session("bench", "bench", region_name="us-east-1")
         # https://docs.aws.amazon.com/boto3/latest/guide/events.html
-        boto3.DEFAULT_SESSION.events.register("before-send", self._answer)
+        session.events.register("before-send", self._answer)
+        boto3.DEFAULT_SESSION = session
 
     def _answer(self, request: Any, **_: Any) -> Any:
         from botocore.awsrequest import AWSResponse
@@ -81,11 +79,12 @@ Writer = Callable[[Mapping[str, Any]], object]
 
 
 def ours() -> Writer:
-    """Return the function itself, with all that it makes once per process."""
-    from agentops_monitoring.functions.ingest import Ingest
+    """Return the function itself."""
+    from agentops_monitoring.functions import ingest
 
-    ingest = Ingest()
-    return lambda event: ingest(event, 60.0)
+    os.environ["AWS_LAMBDA_FUNCTION_NAME"] = "agentops-ingest-production"
+    ingest._ingest.cache_clear()
+    return lambda event: ingest.handler(event, None)
 
 
 def naive() -> Writer:

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-AGENTS = ("manager", "engineer", "qa")
+FLOWS = {"manager": ("desk", "engineer"), "engineer": ("manager", "qa"), "qa": ("engineer", "manager")}
+"""By agent, who sends it messages, and to whom it sends them."""
 EVENTS_AN_INVOCATION = 10
 _STEP = {
-    "thought": "The error rate of checkout rose from 0.2 % to 15 % at 07:58, right after version 42 went live.",
+    "thought": "The error rate of checkout rose from 0.2 % to 15 % at 07:58, after version 42 went live.",
     "action": "compare(version=41, version=42)",
     "observation": "Version 42 reads `order.total` before it is set when the cart holds a gift card.",
 }
@@ -36,14 +37,15 @@ class Delivery(NamedTuple):
         return {"awslogs": {"data": base64.b64encode(packed).decode()}}
 
 
-def deliveries(streams: int, invocations: int = 100, seed: int = 1) -> list[Delivery]:
+def deliveries(streams: int, invocations: int = 200, seed: int = 1) -> list[Delivery]:
     """Return a delivery of each stream, with so many invocations of one agent.
 
     An invocation receives a message, calls models four times, records a decision with its chain and a domain
     event, sends a message, and ends: ten events, and Lambda's report. Each belongs to a workflow of its own.
     """
     chance = random.Random(seed)
-    return [_delivery(chance, AGENTS[number % len(AGENTS)], invocations) for number in range(streams)]
+    agents = [*FLOWS] * streams
+    return [_delivery(chance, agent, invocations) for agent in agents[:streams]]
 
 
 def _delivery(chance: random.Random, agent: str, invocations: int) -> Delivery:
@@ -103,9 +105,7 @@ def _invoke(monitor: Any, chance: random.Random, agent: str, request: str) -> No
             AgentEventType.ISSUE_DETECTED,
             {"issue_type": "high_error_rate", "severity": "high", "error_rate": round(chance.random(), 3)},
         )
-        monitor.send_message(
-            to=chance.choice(AGENTS), message_type="patch.ready", payload={"diff": "- a\n+ b" * 8}
-        )
+        monitor.send_message(to=FLOWS[agent][1], message_type="patch.ready", payload={"diff": "- a\n+ b" * 8})
 
     monitored(handler, agent_name=agent)(_message(chance, agent), SimpleNamespace(aws_request_id=request))
 
@@ -115,7 +115,7 @@ def _message(chance: random.Random, agent: str) -> dict[str, Any]:
     carried = {
         "traceparent": f"00-{workflow}-{span}-01",
         "workflow_id": workflow,
-        "from": chance.choice(AGENTS),
+        "from": FLOWS[agent][0],
         "to": agent,
         "hop": 1,
         "sent_ms": int(datetime.now(UTC).timestamp() * 1000) - chance.randrange(20, 900),

@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from time import gmtime, strftime
 from typing import Any, NamedTuple
@@ -266,6 +267,7 @@ def index_shard(event_id: str) -> int:
     return crc32(event_id.encode()) % INDEX_SHARDS
 
 
+@lru_cache(maxsize=1)
 def raw_ttl_s() -> int:
     """Return the lifetime of raw items and states, seconds.
 

@@ -113,14 +113,14 @@ class Plan:
             # Items that it has already may go, and others come.
             others[key] = state.most_others(unit) + (before.most_others() if before is not None else 0)
         counters |= {(schema.MARK, schema.day_bucket(day)) for day in self._unmarked(counters)}
-        counters |= self._counters
+        counters -= self._counters
         states = len(self.states) + sum(key not in self.states for key, _ in touched)
-        actions = self._puts + puts + states + len(counters) + sum(others.values())
+        actions = self._puts + puts + states + len(self._counters) + len(counters) + sum(others.values())
         if self and (actions > MAX_ACTIONS or self._size + size > MAX_BYTES):
             return False
         self._puts += puts
         self._size += size
-        self._counters = counters
+        self._counters |= counters
         self._others = others
         for key, kind in touched:
             if key not in self.states:
