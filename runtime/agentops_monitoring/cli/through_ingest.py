@@ -9,13 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from agentops_monitoring.cli import plane as aws
 from agentops_monitoring.cli.exits import DONE, NOT_ALL
 from agentops_monitoring.cli.plane import Plane
 from agentops_monitoring.cli.progress import Progress
-from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger import intervals, schema
+from agentops_monitoring.ledger.gaps import Gaps
+from agentops_monitoring.ledger.later import LaterLines, later_pages, payload_of
 from agentops_monitoring.ledger.replay import (
     Answer,
     DeadLetterQueue,
@@ -23,6 +26,7 @@ from agentops_monitoring.ledger.replay import (
     Page,
     by_function,
     deliver_all,
+    encode,
     filter_of,
     log_pages,
 )
@@ -55,7 +59,7 @@ def replay(parsed: argparse.Namespace) -> int:
         deliver = by_function(aws.client("lambda", read_timeout=_READ_TIMEOUT_S), plane.ingest)
     if parsed.dlq is not None:
         return _dead_letters(parsed, plane, deliver)
-    return _logs(parsed, plane, deliver)
+    return _later(parsed, plane, deliver) if parsed.later else _logs(parsed, plane, deliver)
 
 
 def _dead_letters(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) -> int:
@@ -90,36 +94,97 @@ def _dead_letters(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | N
     return NOT_ALL if left or total.refused else DONE
 
 
+class _Source(NamedTuple):
+    """Lines to deliver."""
+
+    group: str
+    streams: tuple[str, ...]
+    """All of the group's when empty."""
+    start_ms: int
+    end_ms: int
+
+
 def _logs(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) -> int:
-    start_ms, end_ms = _span(parsed.start, parsed.end)
+    skipped: list[str] = []
+    gaps = None
+    if parsed.log_group:
+        span = _span(parsed.start, parsed.end)
+        sources = [_Source(group, (), *span) for group in parsed.log_group]
+    else:
+        gaps = Gaps(aws.client("dynamodb"), plane.tables.ledger)
+        sources = _with_gaps(gaps, skipped)
     logs = aws.client("logs")
     rows: dict[str, Counter[str]] = {}
-    skipped: list[str] = []
     total = Answer()
-    for group in parsed.log_group:
+    for group, streams, start_ms, end_ms in sources:
         name = filter_of(logs, group, plane.environment)
         if name is None:
             skipped.append(f"{group} has no subscription filter of environment {plane.environment}")
             continue
-        pages = log_pages(logs, group, name, start_ms=start_ms, end_ms=end_ms)
+        pages = log_pages(logs, group, name, start_ms=start_ms, end_ms=end_ms, streams=streams)
         row = rows.setdefault(group, Counter())
-        total = total.plus(_deliver(group, pages, deliver, row, start_ms, end_ms))
+        with Progress("lines", end_ms - start_ms) as progress:
+            for page, answer in _answers(pages, deliver):
+                row.update(lines=len(page.payload["logEvents"]), **_counts(answer))
+                total = total.plus(answer)
+                progress.show(page.through_ms - start_ms, f"{row['lines']:,} lines of {group}")
         if total.error:
             break
-    _print_sources(parsed, rows, skipped, total, deliver)
-    return NOT_ALL if skipped or total.error or total.refused else DONE
+    missing = None
+    if gaps is not None:
+        missing = sum(intervals.size(gap.missing) for gap in gaps.all())
+    _print_sources(parsed, rows, skipped, total, deliver, missing)
+    return NOT_ALL if skipped or total.error or total.refused or missing else DONE
 
 
-def _deliver(
-    group: str, pages: Iterable[Page], deliver: Deliver | None, row: Counter[str], start_ms: int, end_ms: int
-) -> Answer:
+def _with_gaps(gaps: Gaps, skipped: list[str]) -> list[_Source]:
+    """Return the streams of processes of which the ledger lacks events."""
+    streams: dict[str, set[str]] = {}
+    for gap in gaps.all():
+        if gap.missing and gap.log_group:
+            streams.setdefault(gap.log_group, set()).add(gap.log_stream)
+        elif gap.missing:
+            skipped.append(
+                f"process {gap.nonce} of {gap.agent} lacks {intervals.size(gap.missing):,} events and has no "
+                "log: what it could not write is in its files, see replay PATH"
+            )
+    now = time.time()
+    span = int((now - schema.raw_ttl_s()) * 1000), int(now * 1000)
+    return [
+        _Source(group, tuple(some), *span)
+        for group, names in sorted(streams.items())
+        # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
+        for some in _portions(sorted(names), 100)
+    ]
+
+
+def _later(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) -> int:
+    lines = LaterLines(aws.client("dynamodb"), plane.tables.ledger)
+    rows: dict[str, Counter[str]] = {}
     total = Answer()
-    with Progress("lines", end_ms - start_ms) as progress:
-        for page, answer in _answers(pages, deliver):
-            row.update(lines=len(page.payload["logEvents"]), **_counts(answer))
+    kept = list(lines.all(datetime.now(UTC)))
+    done = 0
+    with Progress("lines", len(kept)) as progress:
+        for some in later_pages(kept):
+            row = rows.setdefault(str(some[0].frame.get("logGroup", "")), Counter())
+            answer = Answer() if deliver is None else deliver(encode(payload_of(some)))
+            row.update(lines=len(some), **_counts(answer))
             total = total.plus(answer)
-            progress.show(page.through_ms - start_ms, f"{row['lines']:,} lines of {group}")
-    return total
+            done += len(some)
+            progress.show(done)
+            if answer.error or answer.later:
+                break  # the rest would meet the same
+            if deliver is not None:
+                lines.delete(some)
+    left = len(kept) - done + total.later if deliver else 0
+    _print_sources(parsed, rows, [], total, deliver)
+    return NOT_ALL if left or total.error or total.refused else DONE
+
+
+def _portions(names: list[str], size: int) -> Iterator[list[str]]:
+    rest = iter(names)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def _answers(pages: Iterable[Page], deliver: Deliver | None) -> Iterator[tuple[Page, Answer]]:
@@ -159,10 +224,12 @@ def _print_sources(
     skipped: list[str],
     total: Answer,
     deliver: Deliver | None,
+    missing: int | None = None,
 ) -> None:
     if parsed.json:
         table = [{"source": source, **row} for source, row in rows.items()]
-        _print_json({"sources": table, "skipped": skipped, "error": total.error, **_counts(total)})
+        told = {} if missing is None else {"missing": missing}
+        _print_json({"sources": table, "skipped": skipped, "error": total.error, **_counts(total), **told})
         return
     columns = ("lines", "events", "known", "refused", "later")
     if rows:
@@ -173,6 +240,8 @@ def _print_sources(
     for text in skipped:
         print(text)
     print(_summary(total, deliver))
+    if missing is not None:
+        print(f"{missing:,} events are missing" if missing else "no event is missing")
 
 
 def _counts(answer: Answer) -> dict[str, int]:

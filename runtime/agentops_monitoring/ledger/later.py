@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -12,6 +12,9 @@ from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.events import Source
 from agentops_monitoring.ledger.payload import pack, unpack
 from agentops_monitoring.ledger.requests import Requests
+
+_PAGE_LINES, _PAGE_BYTES = 200, 2_000_000
+"""Of one delivery; lines of an event have 60,000 bytes at most, and a log event 1 MB."""
 
 
 class LaterLine(NamedTuple):
@@ -101,3 +104,27 @@ class LaterLines:
         )
         for page in pages:
             yield from page["Items"]
+
+
+def later_pages(lines: Iterable[LaterLine]) -> Iterator[list[LaterLine]]:
+    """Return lines in portions that make a delivery each: of one log stream, and not too many."""
+    waiting: dict[str, list[LaterLine]] = {}
+    for line in lines:
+        some = waiting.setdefault(json.dumps(line.frame, sort_keys=True), [])
+        some.append(line)
+        if len(some) >= _PAGE_LINES or sum(len(each.source.message) for each in some) > _PAGE_BYTES:
+            yield waiting.pop(json.dumps(line.frame, sort_keys=True))
+    yield from waiting.values()
+
+
+def payload_of(lines: Sequence[LaterLine]) -> dict[str, Any]:
+    """Return the delivery of lines of one log stream."""
+    events = [
+        {
+            "id": line.source.log_event_id,
+            "timestamp": line.source.timestamp_ms,
+            "message": line.source.message,
+        }
+        for line in lines
+    ]
+    return {**lines[0].frame, "logEvents": events}

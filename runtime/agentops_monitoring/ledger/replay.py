@@ -21,6 +21,8 @@ from agentops_monitoring.ledger.parse import TERMS
 
 VISIBILITY_S = 900
 """How long a message that is being replayed is hidden from others."""
+_WAIT_S = 1
+"""From one second on SQS asks every server, so that an empty answer means an empty queue."""
 _PARALLEL = 4
 _MARK = "replayed"
 """Of a payload, when the run began that delivers it: refused lines keep it, and a run tries none twice."""
@@ -161,7 +163,7 @@ class DeadLetterQueue:
                 QueueUrl=self._url,
                 MaxNumberOfMessages=10,
                 VisibilityTimeout=VISIBILITY_S,
-                WaitTimeSeconds=1,  # asks every server, so that an empty answer means an empty queue
+                WaitTimeSeconds=_WAIT_S,
             )
             found = answer.get("Messages", [])
             if not found:

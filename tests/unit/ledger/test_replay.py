@@ -8,6 +8,7 @@ import io
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from agentops_monitoring import cli
 from agentops_monitoring.cli import plane
 from agentops_monitoring.functions import ingest
+from agentops_monitoring.ledger import events, replay
 from agentops_monitoring.ledger.dead_letters import DeadLetters, split
 from agentops_monitoring.ledger.events import Reject, Source
 from tests.unit.ledger.conftest import TABLES
@@ -127,6 +129,7 @@ def cloud(
     ingest._ingest.cache_clear()
     made = Cloud(dynamodb, capsys)
     monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", made.queue)
+    monkeypatch.setattr(replay, "_WAIT_S", 0)
     real = plane.client
     monkeypatch.setattr(
         plane, "client", lambda name, **more: made if name == "lambda" else real(name, **more)
@@ -299,3 +302,144 @@ def test_there_is_one_source_at_a_time() -> None:
     with pytest.raises(SystemExit) as told:
         cli.main(["replay", "--dlq", "q", "--from-logs"])
     assert told.value.code == 2
+
+
+def later_version(line: LogEvent) -> LogEvent:
+    body = json.loads(line.message)
+    body["agentops.event"] |= {"v": 2, "unheard_of": "x" * 9_000}
+    return line._replace(message=json.dumps(body))
+
+
+def test_lines_of_a_later_version_are_kept_until_they_are_known(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(9, streams=2, invocations=1)
+    lines = [each for each in world.events if "REPORT" not in each.message and "platform" not in each.message]
+    streams = {each.stream for each in lines}
+    for _ in range(2):  # a redelivery keeps them once
+        for stream in streams:
+            cloud.deliver([later_version(each) for each in lines if each.stream == stream])
+    assert cloud.waiting() == [], "they are no dead letters"
+    code, told = cloud.replay("--later", "--dry-run")
+    assert (code, sum(each["lines"] for each in told["sources"])) == (0, len(lines))
+    code, told = cloud.replay("--later")
+    assert (code, told["events"]) == (1, 0)
+    assert told["later"] > 0
+    monkeypatch.setattr(events, "VERSION", 2)
+    code, told = cloud.replay("--later")
+    check(cloud.dynamodb, recount(lines))
+    assert (code, told["later"], told["events"]) == (0, 0, len(recount(lines).events))
+    assert cloud.replay("--later")[1]["sources"] == []
+
+
+@pytest.fixture
+def logged(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give a log group that ingest is subscribed to, as its filter says; moto has no such patterns."""
+    if request.node.callspec.params["dynamodb"] == "moto":
+        pytest.skip("moto knows no filter patterns")
+    logs: Any = boto3.client("logs")
+    group = "/aws/lambda/replayed"
+    logs.create_log_group(logGroupName=group)
+    real = plane.client
+
+    class Filtered:
+        """The log group's filter: a subscription would have to have a function that exists."""
+
+        def get_paginator(self, name: str) -> Any:
+            if name != "describe_subscription_filters":
+                return logs.get_paginator(name)
+            return self
+
+        def paginate(self, *, logGroupName: str, filterNamePrefix: str) -> Any:
+            assert filterNamePrefix == "agentops|test|"
+            names = ["agentops|test|manager|arm64"] if logGroupName == group else []
+            yield {"subscriptionFilters": [{"filterName": name} for name in names]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            plane, "client", lambda name, **more: Filtered() if name == "logs" else real(name, **more)
+        )
+        yield group
+    logs.delete_log_group(logGroupName=group)
+
+
+def write_log(group: str, world: World) -> list[LogEvent]:
+    """Write a world's lines to a log group; return them with the ids that the log gave them."""
+    logs: Any = boto3.client("logs")
+    for stream in {each.stream for each in world.events}:
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        mine = [each for each in world.events if each.stream == stream]
+        noise = {"timestamp": mine[0].timestamp, "message": "hello"}
+        entries = [{"timestamp": each.timestamp, "message": each.message} for each in mine]
+        logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[noise, *entries])
+    found = logs.filter_log_events(logGroupName=group)["events"]
+    name = "agentops|test|manager|arm64"
+    return [
+        LogEvent(each["logStreamName"], name, each["eventId"], each["timestamp"], each["message"])
+        for each in found
+        if each["message"] != "hello"
+    ]
+
+
+def recent_world(seed: int, **size: int) -> World:
+    return World(seed, start_ms=int(time.time() * 1000) - 3_600_000, **size)
+
+
+def test_a_log_group_is_read_again_exactly(cloud: Cloud, logged: str) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    lines = write_log(logged, recent_world(seed, streams=3, invocations=3))
+    for stream in {each.stream for each in lines}:
+        mine = [each for each in lines if each.stream == stream]
+        cloud.deliver([each for number, each in enumerate(mine) if number % 3])
+    code, told = cloud.replay("--from-logs", "--log-group", logged, "--start", "2h")
+    assert code == 0
+    assert told["sources"][0]["lines"] == len(lines)
+    assert told["events"] > 0
+    check(cloud.dynamodb, recount(lines))
+    assert cloud.replay("--from-logs", "--log-group", logged, "--start", "2h")[1]["events"] == 0
+    check(cloud.dynamodb, recount(lines))
+
+
+def test_interrupted_a_log_group_is_read_once_more(
+    cloud: Cloud, logged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "_BATCH_EVENTS", 5)
+    lines = write_log(logged, recent_world(8, streams=2, invocations=3))
+    fails_at = 0
+
+    def fault(number: int) -> None:
+        if number == fails_at:
+            raise KeyboardInterrupt
+
+    for when in ("before", "after"):
+        cloud.before = cloud.after = lambda number: None
+        setattr(cloud, when, fault)
+        fails_at = cloud.invoked + 3
+        assert cli.main(["replay", "--from-logs", "--log-group", logged, "--environment", "test"]) == 130
+    assert cli.main(["replay", "--from-logs", "--log-group", logged, "--environment", "test"]) == 0
+    check(cloud.dynamodb, recount(lines))
+
+
+def test_gaps_are_closed_from_the_log_without_naming_it(cloud: Cloud, logged: str) -> None:
+    lines = write_log(logged, recent_world(12, streams=2, invocations=3))
+    for stream in {each.stream for each in lines}:
+        mine = [each for each in lines if each.stream == stream]
+        ingest.handler(
+            {"awslogs": {"data": encode({**payload(mine[:2] + mine[6:]), "logGroup": logged})}}, Context()
+        )
+    code, told = cloud.replay("--from-logs", "--dry-run")
+    assert (code, told["events"]) == (1, 0)
+    missing = told["missing"]
+    assert missing > 0
+    code, told = cloud.replay("--from-logs")
+    assert (code, told["missing"]) == (0, 0)
+    assert told["events"] >= missing
+    check(cloud.dynamodb, recount(lines))
+    assert cloud.replay("--from-logs")[1]["sources"] == []
+
+
+def test_a_log_group_that_ingest_does_not_read_is_said(cloud: Cloud, logged: str) -> None:
+    code, told = cloud.replay("--from-logs", "--log-group", "/other")
+    assert code == 1
+    assert "no subscription filter" in told["skipped"][0]
