@@ -10,10 +10,11 @@ by name.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import unquote
@@ -30,6 +31,7 @@ from local.aws.records import Record, current
 Config = Mapping[str, Any]
 
 SECRET = "local"
+NO_KEY = "?"  # of a query or a scan: no policy of ours allows those by key
 MOST_RESOURCES = 100  # remembered of each action: objects and log streams have no end
 # What our policies and the bootstrap go by; of the last one are keys that the bootstrap does not make here.
 CONDITION_KEYS = frozenset(
@@ -40,6 +42,7 @@ CONDITION_KEYS = frozenset(
         "aws:sourceaccount",
         "aws:sourcearn",
         "bedrock:inferenceprofilearn",
+        "dynamodb:leadingkeys",
         "lambda:sourcefunctionarn",
         "s3:resourceaccount",
         "kms:viaservice",
@@ -60,6 +63,7 @@ _calls: dict[str, dict[str, set[str]]] = {}
 _judged: ContextVar[tuple[str, str]] = ContextVar("judged", default=("", "*"))  # the last action and resource
 _enforce = iam_evaluator.enforce
 _told: set[str] = set()
+_leading: ContextVar[tuple[str, ...]] = ContextVar("leading", default=())  # the request's partition keys
 log = logging.getLogger("local.aws.permissions")
 
 
@@ -151,6 +155,23 @@ def _known(key: str) -> bool:
     return key in CONDITION_KEYS or key.startswith(RESOURCE_TAG)
 
 
+def _partition_keys(request: Any) -> Iterator[str]:
+    """Yield the partition keys that a request to DynamoDB names: our tables all call theirs `pk`.
+
+    DynamoDB developer guide, "Using IAM policy conditions for fine-grained access control".
+    """
+    if isinstance(request, list):
+        for each in request:
+            yield from _partition_keys(each)
+    elif isinstance(request, dict):
+        key = request.get("Key") or request.get("Item") or request
+        if isinstance(key, dict) and isinstance(key.get("pk"), dict):
+            yield str(key["pk"].get("S", NO_KEY))
+        else:
+            for each in request.values():
+                yield from _partition_keys(each)
+
+
 def _model(path: str, region: str) -> str:
     """Return what a model call is judged on first: a model, or the inference profile that routes to it."""
     name = unquote(path).removeprefix("/model/").rpartition("/")[0]
@@ -200,6 +221,8 @@ def install() -> None:
             return stock(key, action, service, region, resource_arn, service_context)
         _record(key, action, resource_arn)
         context = {**(service_context or {}), "lambda:SourceFunctionArn": function}
+        if service == "dynamodb":
+            context["dynamodb:leadingkeys"] = list(_leading.get())
         if ":application-inference-profile/" in resource_arn:
             text = f"local AWS: an application's inference profile is not served: {resource_arn}"
             return iam_evaluator.AuthError("ValidationException", text)
@@ -251,6 +274,8 @@ def install() -> None:
     ) -> str:
         if service == "bedrock-runtime" and path.startswith("/model/"):
             return _model(path, get_region())
+        if service == "dynamodb":
+            _leading.set(tuple(_partition_keys(json.loads(body or b"{}"))) or (NO_KEY,))
         found = stock(service, method, path, headers, body, *more)
         if service == "logs" and ":log-group:" in found and "Tag" not in headers.get("x-amz-target", ""):
             # AWS checks the stream, an empty one when the call names none: a grant wants `log-group:name:*`.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from aws_cdk import App, Duration, Stack
 from aws_cdk import aws_lambda as lambda_
 
-from agentops_constructs import MonitoredAgent, MonitoringPlane
+from agentops_constructs import Budget, MonitoredAgent, MonitoringPlane
+from tests.unit.core.aws_server import aws_server
+from tests.unit.core.test_bedrock import CONVERSE_STREAM
 
 from .conftest import ACCOUNT, REGION, ROOT, EmbeddedAws, cli_variables, run_command
 
@@ -49,6 +53,26 @@ def handler(event, context):
     time.sleep(60)
 """
 
+SPENDING = """
+import boto3, json, os, signal
+from agentops_monitoring import BudgetExceeded
+
+def handler(event, context):
+    if "key" in event:
+        key = {"pk": {"S": event["key"]}, "sk": {"S": "STATE"}}
+        boto3.client("dynamodb").update_item(TableName=os.environ["LEDGER_TABLE_NAME"], Key=key)
+    bedrock = boto3.client("bedrock-runtime", endpoint_url=event["url"])
+    messages = [{"role": "user", "content": [{"text": "hello"}]}]
+    asked = dict(modelId=event["model"], messages=messages, inferenceConfig={"maxTokens": event["limit"]})
+    if event.get("die"):
+        unread = bedrock.converse_stream(**asked)
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        bedrock.converse(**asked)
+    except BudgetExceeded as over:
+        return {"spent": str(over.spent_usd), "reserved": str(over.reserved_usd)}
+"""
+
 
 class Team(Stack):
     """Another team's stack, with a plane of its own."""
@@ -69,6 +93,16 @@ class Team(Stack):
             )
             for name in ("plain", "speaking", "sending", "slow")
         }
+        MonitoredAgent(
+            self,
+            "Spending",
+            monitoring=plane,
+            agent_name="spending",
+            code=lambda_.Code.from_asset(str(sources / "spending")),
+            handler="index.handler",
+            function_name="layered-spending",
+            budget=Budget(daily_usd="0.02", when_unreachable="closed"),
+        )
         agents["plain"].grant_invoke(agents["sending"].role)
 
 
@@ -76,7 +110,7 @@ class Team(Stack):
 def agents(aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedAws:
     """Deploy the stack."""
     folder = tmp_path_factory.mktemp("layered")
-    sources = {"plain": PLAIN, "speaking": SPEAKING, "sending": SENDING, "slow": SLOW}
+    sources = {"plain": PLAIN, "speaking": SPEAKING, "sending": SENDING, "slow": SLOW, "spending": SPENDING}
     for name, source in sources.items():
         (folder / name).mkdir()
         (folder / name / "index.py").write_text(source)
@@ -163,3 +197,61 @@ def test_what_it_ran_for_is_booked(agents: EmbeddedAws) -> None:
         if item["pk"]["S"].startswith("D#") and item["sk"]["S"] == "AGENT#plain"
     ]
     assert sum(Decimal(item["compute_cost"]["N"]) for item in booked) > 0
+
+
+def test_an_agent_with_a_budget_spends_no_more_whoever_is_killed(agents: EmbeddedAws) -> None:
+    answer = {
+        "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 100, "outputTokens": 600, "totalTokens": 700},
+        "metrics": {"latencyMs": 5},
+    }
+    price = Decimal("0.0093")  # 100 tokens at $3 a million, 600 at $15
+    asked = {"model": "us.anthropic.claude-sonnet-4-20250514-v1:0", "limit": 600}
+
+    def budget() -> dict[str, Any]:
+        pages = (
+            agents.client("dynamodb").get_paginator("scan").paginate(TableName=f"agent-ledger-{ENVIRONMENT}")
+        )
+        found = [
+            item for page in pages for item in page["Items"] if item["pk"]["S"].startswith("BUDGET#spending#")
+        ]
+        assert len(found) == 1
+        return dict(found[0])
+
+    with aws_server() as model:
+        for _ in range(6):
+            model.answer(answer)
+        event = {**asked, "url": model.url}
+        with ThreadPoolExecutor(6) as pool:
+            answers = [
+                each for each, _ in pool.map(lambda _: agents.invoke("layered-spending", event), range(6))
+            ]
+        made = answers.count(None)
+        assert made == len(model.requests) == 1, "the worst case of one is more than half of the budget"
+        assert Decimal(budget()["available"]["N"]) == Decimal("0.02") - price
+
+        model.answers.clear()
+        model.answer(CONVERSE_STREAM)
+        _, failed = agents.invoke("layered-spending", {**event, "limit": 300, "die": True})
+        assert failed
+        (held,) = [value["S"] for name, value in budget().items() if name.startswith("r.")]
+        usd, _, until = held.partition(" ")
+        assert Decimal("0.0045") < Decimal(usd) < Decimal("0.0075")
+        assert 0 < int(until) - time.time() < 60 + 60  # its time limit, and a minute
+        refused, failed = agents.invoke("layered-spending", {**event, "limit": 600})
+        assert not failed
+        assert {name: Decimal(value) for name, value in refused.items()} == {
+            "spent": price,
+            "reserved": Decimal(usd),
+        }
+
+
+def test_it_may_not_touch_another_agents_budget_nor_anything_else(agents: EmbeddedAws) -> None:
+    for key in ("BUDGET#plain#2026-11-22", "BUDGET#spending", "D#2026-11-22#0"):
+        answer, failed = agents.invoke("layered-spending", {"key": key})
+        assert failed
+        assert "not authorized to perform: dynamodb:UpdateItem" in answer["errorMessage"]
+    # Its own it may; what fails is what comes after.
+    answer, _ = agents.invoke("layered-spending", {"key": "BUDGET#spending#2000-01-01"})
+    assert answer["errorType"] == "KeyError"
