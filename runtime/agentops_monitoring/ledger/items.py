@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from agentops_monitoring.event_types import DECISION_OUTCOME, AgentEventType
 from agentops_monitoring.ledger import rollup, schema
-from agentops_monitoring.ledger.events import Event, number_of
+from agentops_monitoring.ledger.events import Event
 from agentops_monitoring.ledger.exact import dynamo
 from agentops_monitoring.ledger.payload import Attributes, pack
 
@@ -154,7 +154,7 @@ def _decision(event: Event, full: Attributes, now: float) -> Attributes:
         "gsi2sk": {"S": event.at},
         **full,
     }
-    confidence = number_of(data, "confidence_score")
+    confidence = rollup.measure(data, "confidence_score")
     if confidence is not None:
         item["confidence_score"] = dynamo(confidence)
     if event.request_id:
@@ -178,7 +178,7 @@ def _outcome(event: Event, now: float) -> Attributes:
     }
     if isinstance(data.get("correct"), bool):
         item["correct"] = {"BOOL": data["correct"]}
-    score = number_of(data, "score")
+    score = rollup.measure(data, "score")
     if score is not None:
         item["score"] = dynamo(score)
     if data.get("evidence") is not None:
