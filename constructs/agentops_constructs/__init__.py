@@ -11,11 +11,12 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from missing
 
-from agentops_monitoring.budget import Budget
 from agentops_monitoring.catalogue import MetricDetail
+from agentops_monitoring.enforcement.budget import Budget
 
 from .agent_dashboard import AgentDashboard, AgentRef, DashboardKind
 from .alarms import CostAlarm, MonitoringAlarms
+from .budgets import BudgetPeriod, CostBudget
 from .bundling import AgentSource
 from .estimate import MonthlyEstimate, monthly_estimate
 from .ingest_stream import IngestStream
@@ -31,8 +32,10 @@ __all__ = [
     "AgentRef",
     "AgentSource",
     "Budget",
+    "BudgetPeriod",
     "CostAction",
     "CostAlarm",
+    "CostBudget",
     "DashboardKind",
     "ImportedMonitoringPlane",
     "IngestStream",

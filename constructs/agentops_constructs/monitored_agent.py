@@ -16,9 +16,9 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from agentops_monitoring import budget as budgets
 from agentops_monitoring import catalogue
-from agentops_monitoring.budget import Budget
+from agentops_monitoring.enforcement import budget as budgets
+from agentops_monitoring.enforcement.budget import Budget
 
 from . import bundling
 from .handler_check import check_handler

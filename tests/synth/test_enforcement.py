@@ -11,7 +11,7 @@ import pytest
 from aws_cdk import Stack
 
 from agentops_constructs import AgentSource, Budget, MonitoredAgent, bundling
-from agentops_monitoring import budget as budgets
+from agentops_monitoring.enforcement import budget as budgets
 from stacks.settings import Settings, SettingsError
 
 from .conftest import Resource, listed, policy_statements, synth, synthesized

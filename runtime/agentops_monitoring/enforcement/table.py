@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, NamedTuple
 
-from agentops_monitoring import budget
+from agentops_monitoring.enforcement.budget import partition_key
 
 _EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
 _ZERO = Decimal(0)
@@ -219,7 +219,7 @@ class BudgetTable:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key={"pk": {"S": budget.partition_key(self._agent, day)}, "sk": {"S": "STATE"}},
+                Key={"pk": {"S": partition_key(self._agent, day)}, "sk": {"S": "STATE"}},
                 UpdateExpression=update,
                 ConditionExpression=condition,
                 ExpressionAttributeNames=names,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from agentops_monitoring.enforcement import Guard
+    from agentops_monitoring.enforcement.guard import Guard
     from agentops_monitoring.monitor import AgentOpsMonitor
 
 guard: Guard | None = None
@@ -39,9 +39,9 @@ def install() -> None:
     if _installed:
         return
     if os.environ.get("AGENTOPS_BUDGET"):
-        from agentops_monitoring import enforcement
+        from agentops_monitoring.enforcement.guard import from_environment
 
-        guard = enforcement.from_environment()
+        guard = from_environment()
     _installed = True
     for name, hook in _HOOKS.items():
         if name not in sys.modules:

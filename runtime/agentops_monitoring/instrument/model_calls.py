@@ -14,7 +14,7 @@ from agentops_monitoring.trace import TraceContext
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from agentops_monitoring.enforcement import Held
+    from agentops_monitoring.enforcement.guard import Held
     from agentops_monitoring.pricing import TokenUsage
     from agentops_monitoring.recorder import Recorder
     from agentops_monitoring.responses import Reading

@@ -35,6 +35,7 @@
     `FUNCTION#<agent>`        `<function>`           a function whose lines are the agent's (`origins`)
     `RECON#<day>`             `LAMBDA#<agent>`       what AWS counted and what the ledger did (`reconcile`)
     `RECON#<day>`             `BEDROCK#<model>`      the same of a model
+    `BUDGET#<agent>#<day>`    `STATE`                what its model calls may spend (`enforcement.table`)
     `STOPPED#<agent>`         `STATE`                an agent's last stop, versioned (`control.stops`)
     ========================  =====================  ==================================================
 

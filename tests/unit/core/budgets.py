@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from agentops_monitoring import instrument
-from agentops_monitoring.budget import Budget, partition_key
-from agentops_monitoring.enforcement import Guard
+from agentops_monitoring.enforcement.budget import Budget, partition_key
+from agentops_monitoring.enforcement.guard import Guard
 from agentops_monitoring.enforcement.table import BudgetTable
 from tests.unit.ledger.update_item import MemoryTable
 

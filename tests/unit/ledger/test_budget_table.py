@@ -14,7 +14,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentops_monitoring.budget import partition_key
+from agentops_monitoring.enforcement.budget import partition_key
 from agentops_monitoring.enforcement.table import BudgetTable, Refused, Reservation, new_id
 
 from .conftest import TABLES
