@@ -6,6 +6,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Deployment:
     out
         The folder for the cloud assembly and the logs.
     daily_budget_usd
-        What the cost alarm and the budget go by, USD per UTC day.
+        What the cost alarm and the budget go by, USD per UTC day; the month's budget is twice that.
     """
 
     def __init__(self, out: Path, daily_budget_usd: str) -> None:
@@ -50,6 +51,7 @@ class Deployment:
             "environment": ENVIRONMENT,
             "alert_email": ALERT_EMAIL,
             "daily_budget_usd": daily_budget_usd,
+            "monthly_budget_usd": str(2 * Decimal(daily_budget_usd)),
             "agentops_api_key_secret": SECRET_NAME,
             "sample_workload": "true",
             "bundle_for": "host",

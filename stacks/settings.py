@@ -46,6 +46,8 @@ class Settings:
         Who gets the alerts.
     daily_budget_usd
         USD per UTC day: the alarm's threshold, the agents' `COST_ALERT_THRESHOLD`, the budget.
+    monthly_budget_usd
+        USD per UTC month, of which the topic is told; none by default.
     model_id
         The Bedrock model or inference profile that the agents call.
     agentops_api_key_secret
@@ -71,6 +73,7 @@ class Settings:
     environment: str = "production"
     alert_email: str | None = None
     daily_budget_usd: Decimal = Decimal(10)
+    monthly_budget_usd: Decimal | None = None
     model_id: str = DEFAULT_MODEL_ID
     agentops_api_key_secret: str | None = None
     watch: tuple[str, ...] = ()
@@ -121,7 +124,7 @@ def _budget(value: Any) -> Decimal:
     except InvalidOperation:
         budget = Decimal("NaN")
     if not budget.is_finite() or budget <= 0:
-        raise ValueError(f"expected USD per day, a number above 0, not {str(value)!r}")
+        raise ValueError(f"expected USD, a number above 0, not {str(value)!r}")
     return budget
 
 
@@ -198,6 +201,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "environment": _environment,
     "alert_email": _matching(_EMAIL, "an e-mail address"),
     "daily_budget_usd": _budget,
+    "monthly_budget_usd": _budget,
     "model_id": _matching(_MODEL, "a Bedrock model id, inference profile id or ARN"),
     "agentops_api_key_secret": _matching(_SECRET, "the name of a secret in Secrets Manager"),
     "watch": _watch,

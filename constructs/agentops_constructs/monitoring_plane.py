@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from constructs import Construct
 from agentops_monitoring.catalogue import MetricDetail
 from agentops_monitoring.pricing import overrides, price_book
 
+from .budgets import CostBudget, watch_budgets
 from .ingest_stream import Destination, IngestStream, LineStream
 from .metrics import MetricFactory
 from .naming import Names
@@ -45,6 +46,8 @@ class MonitoringPlane(PlaneBase):
         Who gets the alerts; has to confirm a mail from SNS once.
     daily_budget_usd
         USD per UTC day: the alarm's threshold, the agents' `COST_ALERT_THRESHOLD`, and the budget.
+    budgets
+        More budgets: of months, agents and workflows; docs/budgets.md says who is told what, and when.
     agentops_api_key_secret
         Name of the secret in Secrets Manager that holds the AgentOps API key; without it nothing is exported.
     event_bus
@@ -69,7 +72,7 @@ class MonitoringPlane(PlaneBase):
     Raises
     ------
     ValueError
-        The environment's name, the budget, the secret's name or a price makes no sense.
+        The environment's name, a budget, the secret's name or a price makes no sense.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class MonitoringPlane(PlaneBase):
         environment: str = "production",
         alert_email: str | None = None,
         daily_budget_usd: Decimal | float = 10,
+        budgets: Sequence[CostBudget] = (),
         agentops_api_key_secret: str | None = None,
         event_bus: events.IEventBus | None = None,
         metric_detail: MetricDetail = MetricDetail.STANDARD,
@@ -125,6 +129,7 @@ class MonitoringPlane(PlaneBase):
                 self, "Lines", names=self.names, settings=ingest_stream, ingest=self.functions.ingest,
                 dead_letters=self.dead_letter_queue, topic=self.topic,
             )  # fmt: skip
+        watch_budgets(self, self, budgets)
         self._publish()
         TreeValidation.ensure(self).expect(self.metrics)
 

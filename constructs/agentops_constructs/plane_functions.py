@@ -50,7 +50,11 @@ class PlaneFunctions(Construct):
         self.ingest.configure_async_invoke(on_failure=FailedEvents(plane.dead_letter_queue))
 
         self.gauges = self._function(
-            "gauges", code, memory=256, timeout=30, about="Prints the spend of the day, each minute"
+            "gauges",
+            code,
+            memory=256,
+            timeout=60,
+            about="Tells the spend of the day and budgets, each minute",
         )
         allow_items(_role(self.gauges), ledger, "Query")
         self._every(Duration.minutes(1), self.gauges)
