@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ministack import app
 
+from local.aws import metrics
+
 LONGEST = 900.0  # seconds; as long as a function may wait
 PASSED_ON = ("content-type", "x-amzn-errortype")
+
+
+def _count(model: str, content: bytes) -> None:
+    """Store Bedrock's own metrics of a call; tokens of answers that come in one piece."""
+    counts = {"Invocations": 1}
+    try:
+        usage = json.loads(content)["usage"]
+        counts |= {"InputTokenCount": usage["inputTokens"], "OutputTokenCount": usage["outputTokens"]}
+    except (ValueError, KeyError, TypeError):
+        pass  # a stream, or another API than Converse
+    for name, count in counts.items():
+        metrics.record("AWS/Bedrock", name, count, "Count", {"ModelId": model})
 
 
 def install(url: str) -> None:
@@ -24,11 +39,14 @@ def install(url: str) -> None:
         try:
             *before, model, operation = path.removeprefix("/model/").split("/")
             identifier = quote("/".join([*before, model]), safe="")
-            content = {"Content-Type": headers.get("content-type", "application/json")}
-            connection.request(method, f"{server.path}/model/{identifier}/{operation}", body, content)
+            kept = {"Content-Type": headers.get("content-type", "application/json")}
+            connection.request(method, f"{server.path}/model/{identifier}/{operation}", body, kept)
             answer = connection.getresponse()
             sent = {name: value for name in PASSED_ON if (value := answer.getheader(name))}
-            return answer.status, sent, answer.read()
+            content = answer.read()
+            if answer.status == 200:
+                _count(unquote(identifier), content)
+            return answer.status, sent, content
         finally:
             connection.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -122,3 +123,24 @@ def test_partiql_whose_actions_are_not_known_here_is_refused(cloud: FaultyAws) -
     call = {"service": "dynamodb", "call": "execute_statement", "arguments": {"Statement": "SELECT * FROM t"}}
     answer, _ = cloud.invoke(function, call)
     assert "is not known" in answer[1]
+
+
+def test_bedrock_counts_calls_and_tokens_by_the_id_they_were_made_with(cloud: FaultyAws) -> None:
+    model = "amazon.nova-lite-v1:0"  # nobody else calls it here
+    may = statement(INVOKE, f"arn:aws:bedrock:{REGION}::foundation-model/{model}")
+    for _ in range(3):
+        assert ask(cloud, model, may).startswith("heard")
+    refused, _why = ask(cloud, model)
+    assert refused == "AccessDeniedException"
+    cloudwatch = cloud.client("cloudwatch")
+    dimensions = [{"Name": "ModelId", "Value": model}]
+    listed = cloudwatch.list_metrics(Namespace="AWS/Bedrock", MetricName="Invocations")["Metrics"]
+    assert dimensions in [each["Dimensions"] for each in listed]
+    now = datetime.now(UTC)
+    for name in ("Invocations", "InputTokenCount", "OutputTokenCount"):  # one token each way, says the model
+        metric = {"Namespace": "AWS/Bedrock", "MetricName": name, "Dimensions": dimensions}
+        asked = {"Id": "m0", "MetricStat": {"Metric": metric, "Period": 900, "Stat": "Sum"}}
+        found = cloudwatch.get_metric_data(
+            MetricDataQueries=[asked], StartTime=now - timedelta(hours=1), EndTime=now + timedelta(hours=1)
+        )
+        assert sum(found["MetricDataResults"][0]["Values"]) == 3
