@@ -139,7 +139,10 @@ def allow_stopping(plane: MonitoringPlane, function: lambda_.Function) -> None:
         function.role, [*concurrency, "lambda:InvokeFunction"], [arn("lambda", "function", "*")],
         conditions=tagged, why_wildcard="functions that carry the environment's tag; their stacks name them",
     )  # fmt: skip
-    queues = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
+    queues = [
+        f"sqs:{action}"
+        for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes")
+    ]
     allow(
         function.role, queues, [arn("sqs", "*")],
         conditions=tagged, why_wildcard="queues that carry the environment's tag; their stacks name them",

@@ -58,5 +58,5 @@ def stop_and_resume(
     aws.invoke(stop, {"source": "aws.events", "time": tomorrow})
     aws.settle()
     found = lambda_.get_function_concurrency(FunctionName=function)
-    left = [message["Body"] for message in aws.messages(url)]
-    return found.get("ReservedConcurrentExecutions") == former and left == ["of another kind"]
+    left = sqs.receive_message(QueueUrl=url, VisibilityTimeout=0).get("Messages", [])
+    return found.get("ReservedConcurrentExecutions") == former and len(left) == 1

@@ -17,6 +17,7 @@ from aws_cdk import aws_sqs as sqs
 
 from agentops_constructs import CostAction, CostAlarm, MonitoredAgent, MonitoringPlane
 from agentops_monitoring import cli
+from tests.fault.conftest import FaultyAws
 
 from .conftest import ACCOUNT, REGION, ROOT, cli_variables, run_command, running_aws
 from .test_embedded_aws_clock import DAY, MINUTE, MovedAws
@@ -67,7 +68,7 @@ class Team(Stack):
         CostAlarm(self, "All", monitoring=plane, threshold_usd=1000, on_breach=stop, stops=agents)
 
 
-class StoppingAws(MovedAws):
+class StoppingAws(MovedAws, FaultyAws):
     """The embedded AWS with that stack."""
 
     def function_of(self, agent: str) -> str:
@@ -92,6 +93,13 @@ class StoppingAws(MovedAws):
         messages = self.messages(url)
         self.client("sqs").purge_queue(QueueUrl=url)
         return [json.loads(message["Body"]).get("n") for message in messages]
+
+    def left(self, agent: str) -> list[Any]:
+        """Look at what is in an agent's queue of failed events, and hide it from nobody."""
+        found = self.client("sqs").receive_message(
+            QueueUrl=self.parameter(agent)["queue"], MaxNumberOfMessages=10, VisibilityTimeout=0
+        )
+        return [json.loads(message["Body"]) for message in found.get("Messages", [])]
 
     def send(self, agent: str, numbers: range) -> None:
         """Invoke an agent asynchronously."""
@@ -171,7 +179,7 @@ def test_a_breach_stops_the_agent_and_a_command_resumes_it(aws: StoppingAws) -> 
     assert aws.resume("worker") == (0, [expected | {"reason": ""}])
     assert aws.concurrency("worker") == FORMER
     assert sorted(aws.seen("worker")) == list(range(KEPT))
-    assert aws.bodies(aws.parameter("worker")["queue"]) == [record]
+    assert aws.left("worker") == [record]
     aws.advance(2 * MINUTE)
     failed = f'ALARM: "AgentOps-{ENVIRONMENT}-FailedEvents-worker"'
     assert aws.subjects()[1:] == [failed], "of what else has failed, it is told now"
@@ -202,6 +210,9 @@ def test_an_alarm_that_comes_again_does_not_stop_what_was_resumed(aws: StoppingA
 
 def test_the_next_day_resumes_what_was_stopped(aws: StoppingAws) -> None:
     aws.advance_into(DAY, DAY // 2)
+    kill = {"by": f"agentops-stop-{ENVIRONMENT}", "fault": "kill", "when": "before", "most": 1}
+    calls = ("lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency", "sqs:ReceiveMessage")
+    aws.order(*({**kill, "call": call} for call in calls))
     aws.client("cloudwatch").set_alarm_state(
         AlarmName=f"AgentOps-{ENVIRONMENT}-HighCost", StateValue="ALARM", StateReason="told to"
     )
@@ -213,6 +224,7 @@ def test_the_next_day_resumes_what_was_stopped(aws: StoppingAws) -> None:
     aws.until(lambda: aws.concurrency("free") is None)
     assert (aws.concurrency("worker"), aws.concurrency("free")) == (FORMER, None)
     assert sorted(aws.seen("free")) == list(range(KEPT))
+    assert [fired for _, fired in aws.counts()] == [1, 1, 1], "ended at each, and the next did it"
 
 
 def stamp(at: float) -> str:

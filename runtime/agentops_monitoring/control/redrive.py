@@ -12,11 +12,11 @@ WINDOW = 1_000
 WINDOW_BYTES = 32_000_000
 """What is held, and put in order, at once. A queue with more is in order by such pieces."""
 
-HIDDEN_S = 900
-"""How long what was received stays hidden. A window at the lowest rate must be through by then."""
-
 SLOWEST, FASTEST = 2.0, 100.0
 """Events a second."""
+
+LOOKS, PAUSE_S = 6, 2.0
+"""How often, and how far apart, a queue is asked whether another attempt holds something: its count lags."""
 
 SKEW = timedelta(minutes=1)
 """Lambda's clock, which dates the records, and ours, which dates the stop, may differ by so much."""
@@ -32,7 +32,8 @@ class Redriven(NamedTuple):
     others_since: int
     """Those of them that came after the stop."""
     reason: str = ""
-    """Why the rest is still there: time ran out, or Lambda refused an event. Empty when there is no rest."""
+    """Why there is a rest, as far as known: time ran out, Lambda refused an event, or another attempt, which
+    may have ended without a word, holds messages for a while. Empty when there is none."""
 
 
 class _Kept(NamedTuple):
@@ -110,6 +111,8 @@ class Redrive:
         self._rate = rate
         self._sleep = sleep
         self._clock = clock
+        self.hidden_s = int(60 + 2 * WINDOW / rate)
+        """How long what was received stays hidden: until its window is through for sure."""
 
     def __call__(
         self,
@@ -164,6 +167,8 @@ class Redrive:
                         progress(accepted)
         finally:
             self._show(queue_url, list(hidden.values()))
+        if not reason and (held := self._held(queue_url)):
+            reason = f"{held} messages are held by another attempt, for up to {self.hidden_s} s"
         return Redriven(accepted, len(others), sum(others.values()), reason)
 
     def _window(self, queue_url: str) -> tuple[list[Mapping[str, Any]], bool]:
@@ -174,7 +179,7 @@ class Redrive:
             answer = self._sqs.receive_message(
                 QueueUrl=queue_url,
                 MaxNumberOfMessages=10,
-                VisibilityTimeout=HIDDEN_S,
+                VisibilityTimeout=self.hidden_s,
                 # Without a wait SQS asks only some of its servers, and nothing would not mean empty.
                 WaitTimeSeconds=1,
                 MessageSystemAttributeNames=["SentTimestamp"],
@@ -185,6 +190,17 @@ class Redrive:
             messages += found
             size += sum(len(each["Body"]) for each in found)
         return messages, True
+
+    def _held(self, queue_url: str) -> int:
+        """Return how many messages are hidden, though not by this attempt."""
+        name: Any = "ApproximateNumberOfMessagesNotVisible"
+        for look in range(LOOKS):
+            if look:
+                self._sleep(PAUSE_S)
+            answer = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
+            if not (held := int(answer["Attributes"][name])):
+                break
+        return held
 
     def _give(self, function: str, event: _Kept) -> str:
         """Invoke asynchronously; return why Lambda did not accept, empty when it did."""
