@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,7 @@ ENDED = ("workflows_completed", "workflows_failed")
 
 
 def check_rollups(reader: LedgerReader, expected: Count) -> None:
-    """Compare every hour, day and month, and what budgets see of them."""
+    """Compare every hour and day, and what budgets see of days and months."""
     hours = sorted({*expected.total, *(hour for hour, _ in expected.types)})
     if not hours:
         return
@@ -23,8 +23,8 @@ def check_rollups(reader: LedgerReader, expected: Count) -> None:
     end = datetime.fromisoformat(f"{hours[-1]}:00:00+00:00") + timedelta(hours=1)
     for hour, found in reader.hours(start, end).items():
         compare(found, expected, hour.strftime("%Y-%m-%dT%H"))
-    check_days(reader, expected)
-    compare(reader.window(start, end), expected, "")
+    for day, found in reader.days(start.date(), end.date() + timedelta(days=1)).items():
+        compare(found, expected, day.isoformat())
     for day in {at for at, _ in expected.day_spend}:
         check_spend(reader.spend(date.fromisoformat(day)), expected, day)
     for month in {at[:7] for at, _ in expected.day_spend}:
@@ -32,11 +32,13 @@ def check_rollups(reader: LedgerReader, expected: Count) -> None:
 
 
 def check_days(reader: LedgerReader, expected: Count) -> None:
-    """Compare every day and month, with an empty one before and behind."""
+    """Compare every day, with an empty one before and behind, every month, and all of it as one window."""
     days = sorted({hour[:10] for hour in expected.total})
     first, last = (date.fromisoformat(day) for day in (days[0], days[-1]))
     for day, found in reader.days(first - timedelta(days=1), last + timedelta(days=2)).items():
         compare(found, expected, day.isoformat())
+    start = datetime.combine(first, time(5), UTC) - timedelta(days=1)
+    compare(reader.window(start, start + (last - first) + timedelta(days=2)), expected, "")
     for month in sorted({day[:7] for day in days}):
         compare(reader.month(int(month[:4]), int(month[5:])), expected, month)
 

@@ -48,15 +48,16 @@ def years(seed: int, **size: int) -> list[list[LogEvent]]:
 class Ledger:
     """The tables, a clock that all share, and what has been delivered."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, shards: int = 4) -> None:
         self.client = client
+        self.shards = shards
         self.now = datetime(2026, 10, 30, tzinfo=UTC)
         self.delivered: list[LogEvent] = []
         self.writer = self.new_writer()
 
     def new_writer(self) -> LedgerWriter:
         return LedgerWriter(
-            self.client, TABLES, shards=4, sleep=lambda _: None, clock=lambda: self.now.timestamp()
+            self.client, TABLES, shards=self.shards, sleep=lambda _: None, clock=lambda: self.now.timestamp()
         )
 
     def write(self, batch: list[LogEvent], writer: LedgerWriter | None = None) -> None:
@@ -67,10 +68,10 @@ class Ledger:
         self.delivered += batch
 
     def fold(self) -> Folded:
-        return Fold(self.client, TABLES, shards=4, sleep=lambda _: None).run(self.now)
+        return Fold(self.client, TABLES, shards=self.shards, sleep=lambda _: None).run(self.now)
 
     def reader(self) -> LedgerReader:
-        return LedgerReader(self.client, TABLES, shards=4, clock=lambda: self.now)
+        return LedgerReader(self.client, TABLES, shards=self.shards, clock=lambda: self.now)
 
     def check(self) -> None:
         if self.delivered:
@@ -200,7 +201,7 @@ def _kill_at(place: int) -> Callable[[str, str], None]:
 
 def test_on_the_services(dynamodb: Any) -> None:
     batches = years(5, streams=1, invocations=1)
-    ledger = Ledger(dynamodb)
+    ledger = Ledger(dynamodb, shards=1)
     for batch in batches[1:]:
         ledger.write(batch)
     ledger.now = MORNING
