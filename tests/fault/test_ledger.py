@@ -101,6 +101,34 @@ def test_all_stacks_are_deployed_within_15_seconds(plane: Plane, full_size: bool
     assert plane.deploy_seconds <= 15 or not full_size
 
 
+def reconciled(plane: Plane, day: str, agent: str) -> dict[str, int]:
+    """Let the plane hold a day against AWS's counts; return what it keeps of an agent's invocations."""
+    answer, failed = plane.invoke(f"agentops-reconcile-{ENVIRONMENT}", {"day": day})
+    assert not failed, answer
+    key = {"pk": {"S": f"RECON#{day}"}, "sk": {"S": f"LAMBDA#{agent}"}}
+    item = plane.client("dynamodb").get_item(TableName=TABLES.ledger, Key=key)["Item"]
+    return {name: int(item[f"{name}_invocations"]["N"]) for name in ("aws", "ledger")}
+
+
+def test_lines_that_ingest_never_took_are_missed_by_the_day_s_reconciliation(plane: Plane) -> None:
+    # The first here that invokes it: what it is called stands in the ledger once in the life of ingest.
+    day, sandbox = datetime.now(UTC).date().isoformat(), f"agentops-sandbox-{ENVIRONMENT}"
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            assert not plane.invoke(sandbox, {})[1]
+        plane.settle(60)
+
+    run(3)
+    assert reconciled(plane, day, "sandbox") == {"aws": 3, "ledger": 3}
+    plane.order({"call": "*", "by": INGEST, "fault": "kill"})
+    run(2)
+    plane.order()
+    assert reconciled(plane, day, "sandbox") == {"aws": 5, "ledger": 3}
+    assert deliver_dead_letters_again(plane)[1] == []
+    assert reconciled(plane, day, "sandbox") == {"aws": 5, "ledger": 5}
+
+
 def test_under_random_faults_the_ledger_is_the_recount(plane: Plane, full_size: bool) -> None:
     for seed in seeds(full_size):
         plane.order(*calls_fail(random.Random(seed), INGEST), *deliveries_fail(INGEST), seed=seed)
