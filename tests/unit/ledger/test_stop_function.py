@@ -100,7 +100,7 @@ def test_an_alarm_that_ends_stops_nothing(agents: Agents) -> None:
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": []}, {"alarmData": {"alarmName": ALARM, "state": None}}])
-def test_any_other_event_is_refused(agents: Agents, event: dict[str, Any]) -> None:
+def test_any_other_event_is_refused(event: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="alarms and a schedule only"):
         stop.handler(event, CONTEXT)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from agentops_monitoring.control.redrive import Redrive
 from agentops_monitoring.control.stoppable import Target
 from agentops_monitoring.control.stops import Breach, Resumed, Stops
+from tests.integration.conftest import REGION
 
-from .conftest import TABLES
+from .conftest import TABLES, create_tables
 
 FUNCTION, QUEUE, FAILED_ALARM = "worker-function", "https://sqs/worker", "FailedEvents-worker"
 TARGET = Target("worker", FUNCTION, QUEUE, ("Cost-worker", "HighCost"), FAILED_ALARM)
@@ -226,8 +229,14 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(dynamodb: Any) -> Cloud:
-    return Cloud(dynamodb)
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """Give a cloud whose tables are moto's."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name=REGION)
+        create_tables(client)
+        yield Cloud(client)
 
 
 def test_what_was_refused_comes_back_in_order_and_nothing_else(cloud: Cloud) -> None:
@@ -256,7 +265,8 @@ def test_what_was_refused_comes_back_in_order_and_nothing_else(cloud: Cloud) -> 
     assert cloud.stops().resume("worker") == Resumed("worker", "not stopped")
 
 
-def test_wherever_the_process_ends_the_next_one_finishes(cloud: Cloud) -> None:
+def test_wherever_the_process_ends_the_next_one_finishes(dynamodb: Any) -> None:
+    cloud = Cloud(dynamodb)
     former, ended = 7, Counter[str]()
     for after in (False, True):
         for end_at in range(200):
