@@ -13,6 +13,7 @@ from aws_cdk.assertions import Match, Template
 
 from agentops_constructs import IngestStream, MonitoredAgent, MonitoringPlane
 from agentops_monitoring.ledger.parse import TERMS
+from benchmarks import scale
 
 from .conftest import NO_BUNDLING, Resource, Templates, listed, synthesized
 
@@ -100,6 +101,8 @@ def test_ingest_reads_it_and_says_which_records_failed(team: Template) -> None:
 
     assert found["EventSourceArn"] == {"Fn::GetAtt": [stream, "Arn"]}
     assert found["FunctionName"] == {"Ref": ingest}
+    assert found["BatchSize"] == scale.RECORDS_A_BATCH
+    assert found["MaximumBatchingWindowInSeconds"] == scale.WINDOW_S
     assert found["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert found["BisectBatchOnFunctionError"] is True
     assert found["StartingPosition"] == "TRIM_HORIZON"
