@@ -211,11 +211,6 @@ class Invocation(State):
         spent |= {_spend_key(place) for place in places}
         return spent | {(hour, key) for key in (*keys, schema.TYPES)}
 
-    @property
-    def workflows(self) -> set[str]:
-        """The workflows that its attempts say they work for."""
-        return {entry.place.workflow_id for entry in self._entries.values() if entry.place}
-
     def most_others(self, unit: Unit | None = None) -> int:
         """Return how many failures there are at most, once this is added."""
         more = isinstance(unit, Report) and unit.failed

@@ -29,7 +29,7 @@ def causes(reader: LedgerReader, alert: Alert) -> list[Cause] | None:
             return _of_workflow(reader.workflow_spend(alert.name))
         day = budgets.day_of(alert.period)
         found = reader.day(day) if alert.kind == budgets.DAY else reader.month(day.year, day.month)
-    except (BotoCoreError, ClientError, LedgerBusy):
+    except (BotoCoreError, ClientError, LedgerBusy, RuntimeError):  # the last at the end of a process
         return None
     return _of_agent(found, alert.name) if alert.scope == "agent" else _of_total(found)
 

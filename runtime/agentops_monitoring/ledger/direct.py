@@ -24,11 +24,16 @@ from agentops_monitoring.settings import Settings
 from agentops_monitoring.spill import SpillFile
 from agentops_monitoring.transport import say
 
+if os.environ.get("COST_ALERT_TOPIC_ARN"):
+    # Here, while no fork can come in between, and only where somebody is to be told.
+    from agentops_monitoring.ledger.watch import Watch
+
 for _name in ("_strptime", "encodings.idna"):
     import_module(_name)  # botocore would load them with a request, while the process may fork
 
 REPLAY_SECONDS = 60.0
 """How long a replay tries one batch."""
+_MOST_COMPLAINTS = 20
 _CONFIGURATION = (NoCredentialsError, NoRegionError, PartialCredentialsError)
 
 
@@ -48,13 +53,17 @@ def line_writer(settings: Settings) -> Callable[[Sequence[str], float], list[str
         No region, no credentials.
     """
     writer = ledger_writer(settings)
+    watch = _watch(settings)
 
     def write(lines: Sequence[str], deadline: float) -> list[str]:
         rejects: list[Reject] = []
         with _telling_the_hopeless():
             overrides.refresh()  # before reading, which prices
             for batch in batches(lines, settings.log_stream):
-                rejects += writer.write(batch, deadline=deadline).rejects
+                result = writer.write(batch, deadline=deadline)
+                rejects += result.rejects
+                if watch is not None:
+                    watch(result, deadline)
         for reject in rejects:
             say(f"not for the ledger: {reject.reason}: {reject.source.message[:200].rstrip()}")
         return [reject.source.message for reject in rejects]
@@ -70,14 +79,52 @@ def ledger_writer(settings: Settings) -> LedgerWriter:
     Hopeless
         No region, no credentials.
     """
-    tables = schema.Tables(settings.monitoring_table, settings.decisions_table, settings.ledger_table)
+    return LedgerWriter(_client(), _tables(settings))
+
+
+def _tables(settings: Settings) -> schema.Tables:
+    return schema.Tables(settings.monitoring_table, settings.decisions_table, settings.ledger_table)
+
+
+def _client() -> Any:
     retries: Any = {"mode": "standard", "total_max_attempts": 2}
     config = Config(retries=retries, connect_timeout=3, read_timeout=10)
     with _telling_the_hopeless():
         # A session of its own: the default one is the agent's, and no session is for two threads. Without
         # boto3, whose own imports fail once the interpreter ends, as at the end of a short script.
-        client = Session().create_client("dynamodb", config=config)
-    return LedgerWriter(client, tables)
+        return Session().create_client("dynamodb", config=config)
+
+
+def _watch(settings: Settings) -> Callable[[WriteResult, float], None] | None:
+    """Return what looks at budgets after a batch; None where `COST_ALERT_TOPIC_ARN` names nobody to tell.
+
+    It never raises: the events are in the ledger, and whoever looks next sees the same.
+    """
+    if not os.environ.get("COST_ALERT_TOPIC_ARN"):
+        return None
+    told: set[str] = set()
+
+    def complain(error: Exception) -> None:
+        if (what := f"budgets: {type(error).__name__}: {error}") not in told and len(told) < _MOST_COMPLAINTS:
+            told.add(what)
+            say(what)
+
+    try:
+        watch = Watch.from_environment(_client(), _tables(settings), alarmed=False)
+    except ValueError as error:
+        complain(error)
+        return None
+
+    def look(result: WriteResult, deadline: float) -> None:
+        try:
+            if watch is not None:
+                watch.after(result.increments, deadline=deadline)
+                for failure in watch.sweep():
+                    complain(failure)
+        except Exception as error:  # noqa: BLE001
+            complain(error)
+
+    return look
 
 
 @contextmanager

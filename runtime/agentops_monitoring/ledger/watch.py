@@ -21,9 +21,11 @@ from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import Requests
 from agentops_monitoring.ledger.rollup import Increments
+from agentops_monitoring.transport import say
 
 EVERY_S = 5.0
 """How often a process looks at the spend of days and months, at most; each minute somebody else does."""
+SWEPT_EVERY_S = 60.0
 LATE = timedelta(hours=6)
 """How long after its end a period is looked at each minute: so long Lambda keeps what it has to deliver,
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-configuring.html."""
@@ -67,7 +69,7 @@ class Watch:
         self._outbox = Outbox(self.requests, tables.ledger, self._send, clock)
         self._known: set[str] = set()
         """Marks that are there, for good."""
-        self._looked = 0.0
+        self._looked = self._swept = 0.0
         self._of_workflows = any(each.period == LIFE for each in held)
 
     @classmethod
@@ -100,7 +102,7 @@ class Watch:
         found = {event.workflow_id for event in events}
         keys = {schema.invocation_pk(batch.stream, report.request_id) for report in batch.reports}
         for item in self.requests.get(self._table, [(key, schema.STATE) for key in keys]):
-            found |= Invocation(int(item["ver"]["N"]), unpack(item, "state")).workflows
+            found |= Invocation(int(item["ver"]["N"]), unpack(item, "state")).workflows()
         return found
 
     def after(
@@ -134,7 +136,14 @@ class Watch:
             try:
                 self._outbox.deliver(alert)
             except Exception as error:  # noqa: BLE001
-                print(f"alert {alert.key} could not be sent, and will be sent later: {error!r}", flush=True)
+                say(f"alert {alert.key} could not be sent, and will be sent later: {error!r}")
+
+    def sweep(self) -> list[Exception]:
+        """Send what others left unsent, at most once a minute; return why some still could not be sent."""
+        if 0 <= self._clock() - self._swept < SWEPT_EVERY_S:
+            return []
+        self._swept = self._clock()
+        return self._outbox.sweep()
 
     def everything(self) -> dict[Case, Decimal]:
         """Look at all budgets of days and months, and at what others left unsent; return what is spent.
