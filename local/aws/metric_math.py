@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
 
 Series = dict[int, float]
 
@@ -14,6 +16,18 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+
+
+# Python up to 3.11.7 raises a SystemError when two threads parse: https://github.com/python/cpython/issues/106905
+_PARSING = Lock()
+
+
+@lru_cache(maxsize=256)
+def _parse(expression: str) -> ast.Expression:
+    try:
+        return ast.parse(expression.strip(), mode="eval")
+    except SyntaxError as error:
+        raise ValueError(f"{error.msg}: {expression}") from error
 
 
 def evaluate(expression: str, lookup: Callable[[str], Series], grid: range) -> Series:
@@ -31,10 +45,8 @@ def evaluate(expression: str, lookup: Callable[[str], Series], grid: range) -> S
     ValueError
         When it is malformed, or uses an operator or a function that is not served here.
     """
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except SyntaxError as error:
-        raise ValueError(f"{error.msg}: {expression}") from error
+    with _PARSING:
+        tree = _parse(expression)
 
     def value(node: ast.expr, at: int) -> float | None:
         match node:
