@@ -52,6 +52,8 @@ class Deployment:
             "alert_email": ALERT_EMAIL,
             "daily_budget_usd": daily_budget_usd,
             "monthly_budget_usd": str(2 * Decimal(daily_budget_usd)),
+            # Enough for any number of workflows: that calls are held to it is what is shown.
+            "agent_budget_usd": "100",
             "agentops_api_key_secret": SECRET_NAME,
             "sample_workload": "true",
             "bundle_for": "host",

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +104,10 @@ class Guard:
     def renew(self) -> None:
         """Start over, as a forked child must: connections and what is to be settled are the parent's."""
         self._table: BudgetTable | None = None
-        self._lock = threading.Lock()
-        self._unsettled: deque[tuple[Reservation, Decimal]] = deque(maxlen=_MAX_UNSETTLED)
-        self._owed = _ZERO
+        self._lock = threading.RLock()
+        self._here = threading.local()
+        # What is held, what it cost, and what else is owed that nothing was held for.
+        self._unsettled: deque[tuple[Reservation, Decimal, Decimal]] = deque(maxlen=_MAX_UNSETTLED)
         self._asked_again = 0.0
 
     def admit(self, call: Call, kind: str, path: str, body: object) -> Call:
@@ -120,7 +121,7 @@ class Guard:
             The table does not answer, and the budget is closed then.
         """
         now = int(self._now())
-        day = time.strftime("%Y-%m-%d", time.gmtime(now))
+        day = _day(now)
         asked: Decimal | None = None
         try:
             asked = prices.worst_case(call.model, call.region, bounds.of_request(kind, path, body))
@@ -155,71 +156,76 @@ class Guard:
         if self._now() < self._asked_again:
             raise TimeoutError("it did not answer a moment ago")
         try:
-            self._flush()
-            try:
-                self._ask(wanted, now, force)
-            except Refused:
-                # What this process settles in the background may make room.
-                if not self._flush():
-                    raise
-                self._ask(wanted, now, force)
+            with self._asking():
+                self._flush()
+                try:
+                    self._connected().reserve(wanted, now, force=force)
+                except Refused:
+                    # What this process has settled in the background meanwhile may make room.
+                    if not self._flush():
+                        raise
+                    self._connected().reserve(wanted, now, force=force)
         except (Refused, Contended):
             raise
         except Exception:
             self._asked_again = self._now() + AGAIN_SECONDS
             raise
 
-    def _ask(self, wanted: Reservation, now: int, force: bool) -> None:
-        with self._lock:
-            owed, self._owed = self._owed, _ZERO
-        try:
-            self._connected().reserve(wanted, now, owed=owed, force=force)
-        except BaseException:
-            with self._lock:
-                self._owed += owed
-            raise
-
     def _connected(self) -> BudgetTable:
-        if self._table is None:
-            with self._lock:
-                if self._table is None:
-                    self._table = self._connect()
-        return self._table
+        with self._lock:
+            if self._table is None:
+                self._table = self._connect()
+            return self._table
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Mark that this thread asks, where a signal's handler or the collector may interrupt it."""
+        self._here.asking = True
+        try:
+            yield
+        finally:
+            self._here.asking = False
 
     def book(self, reservation: Reservation | None, cost: Decimal) -> None:
         """Book what a call cost, in the background where an event loop must not wait."""
-        if reservation is None:
-            with self._lock:
-                self._owed += cost
-            return
-        self._unsettled.append((reservation, cost))
+        if reservation is not None:
+            self._unsettled.append((reservation, cost, _ZERO))
+        elif cost:
+            now = int(self._now())
+            mark = Reservation(_day(now), new_id(), _ZERO, now + OUTSIDE_SECONDS)
+            self._unsettled.append((mark, _ZERO, cost))
         asyncio = sys.modules.get("asyncio")
-        if asyncio is not None and asyncio._get_running_loop() is not None:
-            # The loop's own executor, which `asyncio.run` waits for at its end.
-            with suppress(RuntimeError):
-                asyncio._get_running_loop().run_in_executor(None, self._flush_quietly)
+        if asyncio is not None:
+            with suppress(RuntimeError):  # no loop runs in this thread
+                # In its own executor, which `asyncio.run` waits for at its end.
+                asyncio.get_running_loop().run_in_executor(None, self._flush_quietly)
                 return
         self._flush_quietly()
 
     def _flush_quietly(self) -> None:
-        if self._now() < self._asked_again:
-            return
+        if self._now() < self._asked_again or getattr(self._here, "asking", False):
+            return  # the next call does it
         try:
-            self._flush()
+            with self._asking():
+                self._flush()
         except Exception as error:  # noqa: BLE001 - it is tried again before the next call
             self._asked_again = self._now() + AGAIN_SECONDS
             say(f"the budget was not settled yet: {type(error).__name__}: {error}")
 
     def _flush(self) -> int:
-        """Settle what waits for it; returns how many there were."""
+        """Book what waits for it; returns how many there were."""
         settled = 0
         while True:
             try:
                 waiting = self._unsettled.popleft()
             except IndexError:
                 return settled
+            held, cost, owed = waiting
             try:
-                self._connected().settle(*waiting)
+                if owed:
+                    # Under a mark of its own, so that asking twice books it once.
+                    self._connected().reserve(held, held.until, owed=owed, force=True)
+                self._connected().settle(held, cost)
             except BaseException:
                 self._unsettled.appendleft(waiting)
                 raise
@@ -283,6 +289,10 @@ class Guard:
         amounts = ("limit_usd", "spent_usd", "reserved_usd", "asked_usd")
         data |= {name: _text(getattr(error, name)) for name in amounts}
         call.monitor.emit(EVENT, data, context=call.context)
+
+
+def _day(now: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(now))
 
 
 def _text(amount: Decimal | None) -> str | None:

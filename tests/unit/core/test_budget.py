@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -142,8 +145,6 @@ def test_what_nobody_bills_is_given_back(enforce: Any, aws: Aws, recorded: Any) 
 def test_a_call_that_is_not_answered_in_time_keeps_the_worst_case(
     enforce: Any, aws: Aws, recorded: Any
 ) -> None:
-    import socket
-
     budget = enforce("1")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the request, and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -167,6 +168,41 @@ def test_a_model_without_a_price_is_refused_under_block_alone(enforce: Any, aws:
     aws.answer(USED)
     client().converse(**unpriced)
     assert [event["type"] for event in recorded()] == ["budget_exceeded", "budget_exceeded", "llm_usage"]
+
+
+def test_under_warn_what_nothing_bounds_is_booked_when_its_cost_is_known(
+    enforce: Any, aws: Aws, recorded: Any
+) -> None:
+    budget = enforce("0.00001", on_exceed="warn")
+    aws.answer(USED)
+    grounded = {"tools": [{"systemTool": {"name": "nova_grounding"}}]}
+    client().converse(**LIMITED, toolConfig=grounded)
+    assert [event["type"] for event in recorded()] == ["budget_exceeded", "llm_usage"]
+    assert budget.booked == cost_of(recorded())
+    assert budget.held == 0
+
+
+def test_a_stream_that_is_collected_while_the_table_is_asked_waits_for_its_turn(
+    enforce: Any, aws: Aws, recorded: Any
+) -> None:
+    budget = enforce("1")
+    bedrock = client()
+    aws.answer(CONVERSE_STREAM)
+    unread = [bedrock.converse_stream(**LIMITED)]
+    depth: list[int] = []
+
+    def collect(when: str) -> None:
+        depth.append(len(depth))
+        unread.clear()  # as the garbage collector may, anywhere
+        if when == "after":
+            depth.clear()
+        assert len(depth) < 2, "asked in the midst of asking, which a connection pool's lock would never end"
+
+    budget.table.fault = collect
+    aws.answer(USED)
+    bedrock.converse(**LIMITED)
+    assert budget.held == 0
+    assert budget.booked > WORST
 
 
 def test_without_a_limit_to_the_answer_its_context_window_counts(
@@ -331,3 +367,33 @@ def test_a_number_alone_is_a_budget_that_blocks(monkeypatch: pytest.MonkeyPatch,
     assert instrument.guard.budget.daily_usd == Decimal("0.10")
     assert instrument.guard.budget.blocks
     assert instrument.guard.agent == "engineer"
+
+
+def test_a_child_process_settles_what_is_its_own(enforce: Any, aws: Aws, recorded: Any) -> None:
+    budget = enforce("1")
+    aws.answer(CONVERSE_STREAM)
+    answer = client().converse_stream(**LIMITED)
+    child = os.fork()
+    if child == 0:
+        try:
+            answer["stream"].close()  # the parent's call: nothing of it is this process's
+            assert budget.held > WORST
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    list(answer["stream"])
+    assert budget.held == 0
+    assert budget.booked == cost_of(recorded())
+
+
+def test_a_process_that_ends_settles_what_its_loop_left(enforce: Any, aws: Aws, recorded: Any) -> None:
+    budget = enforce("1")
+    aws.answer(USED)
+
+    async def call() -> None:
+        client().converse(**LIMITED)  # whose settlement the loop must not wait for
+
+    asyncio.run(call())
+    assert budget.held == 0
+    assert budget.booked == cost_of(recorded())
