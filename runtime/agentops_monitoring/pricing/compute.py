@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
-from typing import NamedTuple
 
 _EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
 
@@ -65,25 +64,20 @@ _STORAGE = {
 _MB_MS = Decimal("0.0000009765625")
 
 
-class _Rates(NamedTuple):
-    """USD per MB-millisecond of memory, on demand and provisioned, and of storage; per request."""
-
-    memory: Decimal
-    provisioned: Decimal
-    storage: Decimal
-    request: Decimal
-
-
 @lru_cache(maxsize=64)
-def _rates(architecture: str, region: str) -> _Rates:
+def _rates(architecture: str, region: str) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """Return USD per MB-millisecond of memory, on demand and provisioned, and of storage; per request."""
     if architecture not in _GB_SECOND:
         raise ValueError(f"architecture {architecture!r}: expected x86_64 or arm64")
     common = (_GB_SECOND["x86_64"], _GB_SECOND["arm64"], _REQUEST)
     x86_64, arm64, request = _REGIONS.get(region, common)
     memory = arm64 if architecture == "arm64" else x86_64
     provisioned = _PROVISIONED.get((region, architecture), memory)
-    gb_seconds = memory, provisioned, _STORAGE.get(region, _COMMON_STORAGE)
-    return _Rates._make([*(_EXACT.multiply(Decimal(each), _MB_MS) for each in gb_seconds), Decimal(request)])
+    storage = _STORAGE.get(region, _COMMON_STORAGE)
+    on_demand, ready, disk = (
+        _EXACT.multiply(Decimal(each), _MB_MS) for each in (memory, provisioned, storage)
+    )
+    return on_demand, ready, disk, Decimal(request)
 
 
 def lambda_cost(
@@ -120,10 +114,10 @@ def lambda_cost(
     """
     if billed_ms < 0 or memory_mb < 0 or storage_mb < 0:
         raise ValueError("billed_ms, memory_mb and storage_mb cannot be negative")
-    rates = _rates(architecture, region)
-    rate = rates.provisioned if provisioned else rates.memory
-    cost = _EXACT.add(_EXACT.multiply(rate, Decimal(billed_ms * memory_mb)), rates.request)
+    on_demand, ready, storage, request = _rates(architecture, region)
+    rate = ready if provisioned else on_demand
+    cost = _EXACT.add(_EXACT.multiply(rate, Decimal(billed_ms * memory_mb)), request)
     if storage_mb > FREE_STORAGE_MB:
         beyond = Decimal(billed_ms * (storage_mb - FREE_STORAGE_MB))
-        cost = _EXACT.add(cost, _EXACT.multiply(rates.storage, beyond))
+        cost = _EXACT.add(cost, _EXACT.multiply(storage, beyond))
     return cost
