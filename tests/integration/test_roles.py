@@ -214,6 +214,13 @@ def work(cloud: Demo, function: str, resource: str = "") -> None:
         # More pairs of agents than have a metric each.
         cloud.invoke(INGEST, delivery([message(f"a{number}", "b", 0) for number in range(MAX_PAIRS + 1)]))
         cloud.invoke(INGEST, delivery([large()]))
+        forget_alerts(cloud, function)
+        tokens = {"gen_ai.usage.input_tokens": 1_000, "gen_ai.usage.output_tokens": 0}
+        call = event("llm_usage", {"gen_ai.request.model": "claude-3-opus", **tokens})
+        cloud.invoke(INGEST, delivery([call]))
+    elif name == "gauges":
+        forget_alerts(cloud, function)
+        cloud.invoke(function, {})
     elif name == "export":
         cloud.invoke(INGEST, delivery([large()]))
     elif name == "analyze":  # from the start, and there is something to find
@@ -238,6 +245,17 @@ def work(cloud: Demo, function: str, resource: str = "") -> None:
             stop_and_resume(cloud, function, "demo", LEDGER, "AgentOps-demo-FailedEvents-manager", former)
     else:
         cloud.invoke(function, {})
+
+
+def forget_alerts(cloud: Demo, function: str) -> None:
+    """Have the thresholds that are crossed told anew, by a process of the function that knows of none."""
+    dynamodb, table = cloud.client("dynamodb"), "agent-ledger-demo"
+    for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+        for item in page["Items"]:
+            if item["pk"]["S"].startswith("ALERT#"):
+                dynamodb.delete_item(TableName=table, Key={name: item[name] for name in ("pk", "sk")})
+    again = f"anew {secrets.token_hex(4)}"
+    cloud.client("lambda").update_function_configuration(FunctionName=function, Description=again)
 
 
 def fail(cloud: Demo, function: str) -> None:
