@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,12 +11,15 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from agentops_monitoring.event_types import BUILT_IN, CUSTOM_EVENT, DOMAIN_EVENTS, RECORDS, AgentEventType
+from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.exact import number
 from agentops_monitoring.pricing import TokenUsage, llm_cost, resolve
 
 VERSION = 1
 _MAX_TOKENS = 10**12
 _MAX_KINDS = 20
+CLOCKS_DIFFER_MS = 86_400_000
+"""How far an event's own time may be from that of its line in the log."""
 _MAX_LABEL = 1_024
 _MAX_TAGS = 10_000
 # A partition key has 2,048 bytes, and one that is longer fails a whole read: WF# and four bytes a character.
@@ -80,7 +84,7 @@ class Event:
     """The event's metric: its type, or `custom_event`, or `span` (which has none)."""
     agent: str
     at: str
-    """RFC 3339, UTC, milliseconds."""
+    """RFC 3339, UTC, milliseconds; when it counts."""
     at_ms: int
     workflow_id: str
     trace_id: str
@@ -98,6 +102,8 @@ class Event:
     """The lines it came in."""
     log: tuple[str, str] | None = None
     """Their log group and stream; None where the process wrote to the ledger itself."""
+    own_at: str = ""
+    """What its own clock said, where nobody can believe that; its item keeps it in its key."""
 
     @property
     def nonce(self) -> str:
@@ -245,11 +251,32 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
         tags=_tags(body.get("tags")),
         sources=(source,),
     )
+    _believe(event, source.timestamp_ms)
     if "part" in body:
         return _part(body, event)
     if "data" not in body:
         raise Refused("there is neither data nor a chunk of it")
     return complete(event)
+
+
+def _believe(event: Event, logged_ms: int) -> None:
+    """Have an event count when its line was logged, where its own time is far from that.
+
+    A redelivery brings the same line of the log, so it counts in the same hour. Lines that a process wrote to
+    the ledger itself may have waited long in a file; what tells their time is the clock here.
+    """
+    now_ms = logged_ms or time.time_ns() // 1_000_000
+    since_ms = now_ms - (CLOCKS_DIFFER_MS if logged_ms else schema.raw_ttl_s() * 1000)
+    if not since_ms <= event.at_ms <= now_ms + CLOCKS_DIFFER_MS:
+        own = event.own_at = event.at
+        event.at, event.at_ms = rfc3339(now_ms), now_ms
+        event.problems = [*event.problems, f"its clock said {own}, so it counts when it was logged"]
+
+
+def rfc3339(at_ms: int) -> str:
+    """Return milliseconds since the epoch as a line has them."""
+    seconds, rest = divmod(at_ms, 1000)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:03d}Z", time.gmtime(seconds))
 
 
 def _label(value: object) -> str | None:

@@ -83,7 +83,7 @@ def key_of(event: Event) -> Attributes:
     """Return the key of an event's item."""
     return {
         "pk": {"S": schema.workflow_pk(event.workflow_id)},
-        "sk": {"S": schema.event_sk(event.at, event.id)},
+        "sk": {"S": schema.event_sk(event.own_at or event.at, event.id)},
     }
 
 
