@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentops_monitoring.cli.exits import DONE, NOT_ALL, USAGE
@@ -13,6 +12,7 @@ from agentops_monitoring.cli.exits import DONE, NOT_ALL, USAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agentops_monitoring.cli.plane import Plane
     from agentops_monitoring.control.stops import Resumed
 
 
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
             "it with the events that were refused meanwhile, oldest first. Other failed events stay in its "
             "queue. Run it again after an interruption: what is done is not done twice."
         ),
+        epilog="Exit code 0: nothing is left to do. 1: something is, or could not be done. 2: wrong usage.",
     )
     parser.add_argument("agents", nargs="*", metavar="AGENT", help="the agent's name")
     parser.add_argument("--all", action="store_true", help="every stopped agent of the environment")
@@ -42,7 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Resume agents; return the exit code."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from agentops_monitoring import settings
+    from agentops_monitoring.cli.plane import NoPlane, Plane
     from agentops_monitoring.control.redrive import FASTEST, SLOWEST
 
     if bool(parsed.agents) == parsed.all:
@@ -51,50 +52,45 @@ def run(parsed: argparse.Namespace) -> int:
     if not SLOWEST <= parsed.rate <= FASTEST:
         print(f"resume: --rate is {SLOWEST:g} to {FASTEST:g} events a second", file=sys.stderr)
         return USAGE
-    environment = parsed.environment or settings.load().environment
     try:
-        return _resume(parsed, environment)
-    except (BotoCoreError, ClientError) as error:
+        return _resume(parsed, Plane(parsed.environment))
+    except (NoPlane, BotoCoreError, ClientError) as error:
         print(f"resume: {error}", file=sys.stderr)
         return NOT_ALL
 
 
-def _resume(parsed: argparse.Namespace, environment: str) -> int:
-    import boto3
+def _resume(parsed: argparse.Namespace, plane: Plane) -> int:
+    from botocore.exceptions import BotoCoreError, ClientError
 
+    from agentops_monitoring.cli.plane import client
+    from agentops_monitoring.cli.progress import Progress
     from agentops_monitoring.control.redrive import Redrive
     from agentops_monitoring.control.stoppable import targets
-    from agentops_monitoring.control.stops import RUNNING, Stops
+    from agentops_monitoring.control.stops import RUNNING, Resumed, Stops
     from agentops_monitoring.ledger import schema
 
-    ssm = boto3.client("ssm")
-    table = ssm.get_parameter(Name=f"/agentops/{environment}/ledger-table-name")["Parameter"]["Value"]
-    lambda_ = boto3.client("lambda")
-    redrive = Redrive(boto3.client("sqs"), lambda_, rate=parsed.rate)
-    stops = Stops(schema.client(), lambda_, boto3.client("cloudwatch"), table, redrive)
+    lambda_ = client("lambda")
+    redrive = Redrive(client("sqs"), lambda_, rate=parsed.rate)
+    stops = Stops(schema.client(), lambda_, client("cloudwatch"), plane.tables.ledger, redrive)
     agents = parsed.agents
     if parsed.all:
-        found = {target.agent: stops.find(target.agent) for target in targets(ssm, environment)}
+        found = {each.agent: stops.find(each.agent) for each in targets(client("ssm"), plane.environment)}
         agents = [agent for agent, stop in found.items() if stop is not None and stop.status != RUNNING]
     done = []
     try:
         for agent in agents:
-            shown = not parsed.json and sys.stderr.isatty()
-            progress = partial(_show, agent) if shown else None
-            done.append(stops.resume(agent, dry_run=parsed.dry_run, progress=progress))
-            if shown:
-                print(end="\r\x1b[K", file=sys.stderr)
+            with Progress(f"events given to {agent}") as shown:
+                try:
+                    done.append(stops.resume(agent, dry_run=parsed.dry_run, progress=shown.show))
+                except (BotoCoreError, ClientError) as error:  # the next agent may do better
+                    done.append(Resumed(agent, "refused", reason=str(error)))
     finally:
         if parsed.json:
-            whole = {"environment": environment, "dry_run": parsed.dry_run}
+            whole = {"environment": plane.environment, "dry_run": parsed.dry_run}
             print(json.dumps({**whole, "agents": [each._asdict() for each in done]}, indent=2))
         else:
-            _print_table(done, environment, dry_run=parsed.dry_run)
+            _print_table(done, plane.environment, dry_run=parsed.dry_run)
     return DONE if all(each.state in ("resumed", "not stopped") for each in done) else NOT_ALL
-
-
-def _show(agent: str, count: int) -> None:
-    print(end=f"\r{agent}: {count:,} events", file=sys.stderr, flush=True)
 
 
 def _print_table(done: Sequence[Resumed], environment: str, *, dry_run: bool) -> None:
@@ -105,7 +101,7 @@ def _print_table(done: Sequence[Resumed], environment: str, *, dry_run: bool) ->
     print(f"{'agent':{width}}  {'state':11} {'concurrency':>11} {'events':>8} {'others':>8}")
     for each in done:
         concurrency = "unreserved" if each.concurrency is None else f"{each.concurrency:,}"
-        if each.state == "not stopped":
+        if each.state in ("not stopped", "refused"):
             concurrency = ""
         print(
             f"{each.agent:{width}}  {each.state:11} {concurrency:>11} {each.redriven:8,} {each.others:8,}"

@@ -33,9 +33,6 @@ class Agents:
         self.sqs = boto3.client("sqs")
         create_tables(boto3.client("dynamodb"))
         ssm = boto3.client("ssm")
-        ssm.put_parameter(
-            Name="/agentops/test/ledger-table-name", Value=TABLES.ledger, Type="String"
-        )  # fmt: skip
         role = boto3.client("iam").create_role(RoleName="role", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as content:
@@ -134,6 +131,19 @@ def test_the_command_says_what_it_does(agents: Agents, capsys: pytest.CaptureFix
     assert agents.concurrency is None
 
 
+def test_what_could_not_be_done_for_an_agent_is_said(
+    agents: Agents, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError):
+        stop.handler(alarm(), CONTEXT)
+    agents.sqs.delete_queue(QueueUrl=agents.sqs.get_queue_url(QueueName="worker")["QueueUrl"])
+    capsys.readouterr()
+    assert cli.main(["resume", "worker", "nobody", "--json"]) == 1
+    worker, nobody = json.loads(capsys.readouterr().out)["agents"]
+    assert (worker["state"], nobody["state"]) == ("refused", "not stopped")
+    assert "does not exist" in worker["reason"]
+
+
 @pytest.mark.parametrize(
     "words", [[], ["worker", "--all"], ["worker", "--rate", "0.1"], ["--all", "--rate", "1e9"]]
 )
@@ -144,4 +154,4 @@ def test_the_command_says_how_it_is_used(words: list[str], capsys: pytest.Captur
 
 def test_a_plane_that_is_not_there_is_said(agents: Agents, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["resume", "worker", "--environment", "another"]) == 1
-    assert "/agentops/another/ledger-table-name" in capsys.readouterr().err
+    assert "there is no parameter /agentops/another/" in capsys.readouterr().err
