@@ -18,7 +18,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 }
 
 
-# Python up to 3.11.7 raises a SystemError when two threads parse: https://github.com/python/cpython/issues/106905
+# Some Pythons raise a SystemError where two threads parse: https://github.com/python/cpython/issues/106905
 _PARSING = Lock()
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
@@ -26,10 +26,6 @@ from agentops_monitoring.ledger.exact import Number, dynamo
 from agentops_monitoring.ledger.requests import Requests
 from agentops_monitoring.ledger.rollup_reader import PARALLEL, RollupReader, add_items
 
-GRACE = timedelta(hours=1)
-"""From a day's end to its first fold. Who commits to it later, by a clock that is not wrong by as much, has
-raised its mark; AWS refuses requests of clocks that are wrong by more than five minutes:
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html"""
 _CONDITION = "attribute_not_exists(pk) OR seen <= :seen"
 
 
@@ -87,7 +83,7 @@ class Fold:
         Parameters
         ----------
         now
-            The time; what ended less than `GRACE` before is not closed.
+            The time; what ended less than `schema.FOLD_AFTER` before is not closed.
         deadline
             When to begin no other day, on the monotonic clock, seconds.
 
@@ -100,7 +96,7 @@ class Fold:
         due = [
             day
             for day, mark in sorted(marks.items())
-            if _is_closed(day, now)
+            if schema.is_closed(day, now)
             and mark > seen.get(day, 0)
             and not (day in seen and schema.is_sealed(day, now))
         ]
@@ -143,7 +139,8 @@ class Fold:
         done = 0
         for month, days in sorted(months.items()):
             known = sum(seen[day] for day in days)
-            if not (_is_closed(month, now) and all(seen[day] for day in days) and known > seen.get(month, 0)):
+            whole = schema.is_closed(month, now) and all(seen[day] for day in days)
+            if not whole or known <= seen.get(month, 0):
                 continue
             try:
                 self._fold_month(month, days, known)
@@ -201,7 +198,3 @@ class Fold:
             UpdateExpression="SET expires_at = :expires",
             ExpressionAttributeValues={":expires": dynamo(int(end.timestamp()))},
         )
-
-
-def _is_closed(period: str, now: datetime) -> bool:
-    return now.astimezone(UTC) >= schema.end_of(period) + GRACE

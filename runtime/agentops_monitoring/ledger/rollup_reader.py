@@ -196,7 +196,10 @@ class RollupReader:
 
     def _stale(self, day: str, seen: Mapping[str, int], marks: Mapping[str, int]) -> bool:
         """Whether a day has to be read from its hours."""
-        if day in seen and schema.is_sealed(day, self._clock()):
+        now = self._clock()
+        if not schema.is_closed(day, now):
+            return True
+        if day in seen and schema.is_sealed(day, now):
             return False
         return marks.get(day, 0) > seen.get(day, 0)
 

@@ -3,7 +3,8 @@
 `agent-monitoring`, `agent-decisions`
     `pk = WF#<workflow>`, `sk = <at>#<event id>`; two indexes, by agent and by type. What became of a decision
     is in `agent-decisions` too, at `pk = OUTCOME#<decision id>` in the table and in its index by agent. An
-    item of `agent-monitoring` with `withdrawn` is none any more: late lines told otherwise.
+    item of `agent-monitoring` with `withdrawn` is none any more: late lines told otherwise, or its workflow
+    was forgotten.
 `agent-ledger`
     ========================  =====================  ==================================================
     pk                        sk                     holds
@@ -281,6 +282,10 @@ PART_TTL_S = 14 * _DAY_S
 """Of a part that waits for its siblings: as long as a dead letter may wait to be replayed."""
 CLOSED_GAPS_TTL_S = _DAY_S
 """Of a process's gaps once they are closed."""
+FOLD_AFTER = timedelta(hours=1)
+"""From a day's end to its first fold. Who commits to it later, by a clock that is not wrong by as much, has
+told the fold; AWS refuses requests of clocks that are wrong by more than five minutes:
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html"""
 HOURS_KEPT = timedelta(days=400)
 """Behind their day. Only what folds a day gives its hours an end: before, they live for ever."""
 DAYS_KEPT = timedelta(days=3_653)
@@ -308,6 +313,11 @@ def end_of(period: str) -> datetime:
     if period.startswith(DAY):
         return _start(period[2:]) + timedelta(days=1)
     return (_start(f"{period[2:]}-28") + timedelta(days=4)).replace(day=1)
+
+
+def is_closed(period: str, now: datetime) -> bool:
+    """Whether a day or a month is over, so that it can be folded."""
+    return now >= end_of(period) + FOLD_AFTER
 
 
 def is_sealed(day: str, now: datetime) -> bool:

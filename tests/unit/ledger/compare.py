@@ -25,8 +25,8 @@ def check_rollups(reader: LedgerReader, expected: Count) -> None:
         compare(found, expected, hour.strftime("%Y-%m-%dT%H"))
     for day, found in reader.days(start.date(), end.date() + timedelta(days=1)).items():
         compare(found, expected, day.isoformat())
-    for day in {at for at, _ in expected.day_spend}:
-        check_spend(reader.spend(date.fromisoformat(day)), expected, day)
+    for spent in {at for at, _ in expected.day_spend}:
+        check_spend(reader.spend(date.fromisoformat(spent)), expected, spent)
     for month in {at[:7] for at, _ in expected.day_spend}:
         check_spend(reader.month_spend(int(month[:4]), int(month[5:])), expected, month)
 

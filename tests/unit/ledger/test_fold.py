@@ -16,10 +16,11 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentops_monitoring.ledger.fold import GRACE, Fold, Folded
+from agentops_monitoring.ledger.fold import Fold, Folded
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import LedgerBusy
+from agentops_monitoring.ledger.schema import FOLD_AFTER
 from agentops_monitoring.ledger.writer import LedgerWriter
 from tests.unit.ledger.compare import check_days
 from tests.unit.ledger.conftest import TABLES
@@ -223,10 +224,10 @@ def test_a_day_is_folded_an_hour_after_its_end_and_a_month_with_its_last_day() -
         if batch[0].timestamp < datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000:
             ledger.write(batch)
     midnight = datetime(2026, 11, 1, tzinfo=UTC)
-    ledger.now = midnight + GRACE - timedelta(seconds=1)
+    ledger.now = midnight + FOLD_AFTER - timedelta(seconds=1)
     ledger.fold()
     assert "D#2026-10-31" not in ledger.reader().seen()
-    ledger.now = midnight + GRACE
+    ledger.now = midnight + FOLD_AFTER
     folded = ledger.fold()
     assert (folded.days, folded.months) == (1, 1)
     assert {"D#2026-10-30", "D#2026-10-31", "M#2026-10"} <= ledger.reader().seen().keys()
