@@ -230,6 +230,12 @@ class Invocation(State):
             withdrawn(each, tables.monitoring, now) for each in gone if key_of(each) not in replaced
         ]
 
+    @property
+    def workflows(self) -> set[str]:
+        """The workflows that its attempts, or its failures, belong to, as far as is known."""
+        begun = {entry.place.workflow_id for entry in self._entries.values() if entry.place}
+        return begun | {event.workflow_id for event in self.failures()}
+
     def failures(self) -> list[Event]:
         """Return the events of the attempts that Lambda ended and that wrote no end of their own."""
         self.contributions()

@@ -102,7 +102,7 @@ class Watch:
         found = {event.workflow_id for event in events}
         keys = {schema.invocation_pk(batch.stream, report.request_id) for report in batch.reports}
         for item in self.requests.get(self._table, [(key, schema.STATE) for key in keys]):
-            found |= Invocation(int(item["ver"]["N"]), unpack(item, "state")).workflows()
+            found |= Invocation(int(item["ver"]["N"]), unpack(item, "state")).workflows
         return found
 
     def after(
