@@ -22,7 +22,7 @@ from tests.fault.plane import AGENTOPS_LOG, ENVIRONMENT, EXPORT, INGEST, MODEL_L
 from tests.integration.conftest import REGION
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.recount import recount
-from tests.unit.ledger.streams import LogEvent, World
+from tests.unit.ledger.streams import LogEvent, World, proof, rfc3339
 from tests.unit.ledger.test_writer import check
 
 pytestmark = pytest.mark.xdist_group("fault_ledger")
@@ -301,3 +301,59 @@ def test_time_outs_and_kills_of_agents_are_failures_on_record(plane: Plane, full
     assert kinds.total() == len(failed)
     assert kinds["Lambda.Timeout"] >= 1
     assert kinds["Runtime.ExitError"] >= 1
+
+
+def told(plane: Plane) -> list[str]:
+    """Return what was mailed of a budget's first threshold, as the keys that the letters state."""
+    mails = [mail for mail in plane.local("mail") if mail["subject"].endswith("daily budget of $10.00")]
+    letters = [mail["body"] for mail in mails]
+    return [line for body in letters for line in body.splitlines() if line.endswith("#total@10#50")]
+
+
+def spend_at_once(plane: Plane, deliveries: int) -> None:
+    """Have deliveries cross half of the daily budget of $10, together."""
+    at = int(time.time() * 1000)
+    forget = {"FunctionName": INGEST, "Description": f"anew {at}"}  # its processes know what they have told
+    plane.client("lambda").update_function_configuration(**forget)
+    usage = {"gen_ai.usage.input_tokens": 350_000 // deliveries, "gen_ai.usage.output_tokens": 0}
+    lines = []
+    for number in range(deliveries):
+        stream = f"stream-{at}-{number}"
+        nonce = f"{at:x}{number:02x}"
+        body = {
+            "v": 1, "id": f"{nonce}-1", "type": "llm_usage", "agent": "manager", "at": rfc3339(at), "seq": 1,
+            "workflow_id": "w", "trace_id": "0" * 32, "span_id": "1" * 16, "parent_id": None,
+            "request_id": None, "proof": proof(nonce, stream),
+            "data": {"gen_ai.request.model": "claude-3-opus", **usage},
+        }  # fmt: skip
+        text = json.dumps({"llm_usage": 1, "agentops.event": body})
+        lines.append(LogEvent(stream, "agentops|test|manager|arm64", f"{number:056d}", at, text))
+    plane.feed(lines, chunks=1)
+    plane.settle(60)
+    assert len(plane.fed()) == deliveries
+
+
+def test_sixteen_deliveries_that_cross_a_threshold_mail_it_once(plane: Plane) -> None:
+    before = len(told(plane))
+    spend_at_once(plane, 16)
+    plane.invoke("agentops-gauges-test")
+    assert len(told(plane)) == before + 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_alert_whose_sender_is_killed_is_mailed_with_the_same_key(plane: Plane, when: str) -> None:
+    before = told(plane)
+    plane.order({"call": "sns:Publish", "by": INGEST, "fault": "kill", "when": when, "most": 1})
+    spend_at_once(plane, 1)
+    assert plane.counts()[0][1] == 1
+    dynamodb, table = plane.client("dynamodb"), TABLES.ledger
+    (entry,) = dynamodb.query(
+        TableName=table,
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": "ALERT#PENDING"}},
+    )["Items"]
+    dynamodb.put_item(TableName=table, Item={**entry, "lease": {"N": "0"}})  # as if two minutes had gone
+    plane.invoke("agentops-gauges-test")
+    letters = told(plane)[len(before) :]
+    assert len(letters) == (1 if when == "before" else 2)
+    assert len(set(letters)) == 1

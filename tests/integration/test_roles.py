@@ -78,7 +78,8 @@ class Demo(FaultyAws):
 
     def denials(self, function: str, since_ms: int) -> list[str]:
         """Return the lines of a function's log that say it may not do something."""
-        return [line for line in self.log_since(function, since_ms) if "AccessDenied" in line]
+        codes = ("AccessDenied", "AuthorizationError")  # the latter is SNS's
+        return [line for line in self.log_since(function, since_ms) if any(code in line for code in codes)]
 
 
 @pytest.fixture(scope="module")
