@@ -26,6 +26,8 @@ CALLS = {
     "fold": LOGS | {f"dynamodb:{name}" for name in ("PutItem", "Query", "UpdateItem")},
     "analyze": LOGS | {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "events:PutEvents"},
     "widgets": LOGS | {"dynamodb:GetItem", "dynamodb:Query"},
+    "reconcile": LOGS
+    | {"cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:BatchWriteItem", "dynamodb:Query"},
     "export": LOGS
     | SEND
     | {"dynamodb:BatchGetItem", "dynamodb:Query", "secretsmanager:GetSecretValue"}
