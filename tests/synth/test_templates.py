@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentops_constructs.plane_functions import PLANE_FUNCTIONS
 from stacks.workload_stack import shop_functions
 
 from .conftest import Resource, Templates, listed, synthesized
@@ -137,17 +138,24 @@ def test_no_role_may_do_everything_with_anything(everything: Templates) -> None:
             assert not [action for action in listed(statement["Action"]) if "*" in action], policy.logical_id
 
 
+# Of functions and queues that carry the tag, which stands in for their names.
+STOPPABLE = {"StringEquals": {"aws:ResourceTag/agentops:stoppable": "staging"}}
+
+
 def test_a_wildcard_stands_only_where_aws_knows_nothing_narrower(everything: Templates) -> None:
     wild = {
         (text(action).strip('"'), text(resource))
         for _, statement in statements(everything)
-        if statement["Effect"] == "Allow"
+        if statement["Effect"] == "Allow" and statement.get("Condition") != STOPPABLE
         for action in listed(statement["Action"])
         for resource in listed(statement["Resource"])
         if "*" in text(resource)
     }
     reasons = {
         "cloudwatch:GetMetricData": '"*"',
+        "cloudwatch:ListMetrics": '"*"',
+        # The alarms of any agent that can be stopped, by their names.
+        "cloudwatch:": ":alarm:AgentOps-staging-FailedEvents-*",
         "ec2:": '"*"',
         "s3:": '"/*"',
         "bedrock:": ":bedrock:*::foundation-model/",
@@ -198,7 +206,7 @@ def test_without_a_secret_nothing_is_exported() -> None:
 def test_every_function_writes_json_to_a_log_group_that_expires(everything: Templates) -> None:
     groups = {each.logical_id: each for each in everything.resources(LOGS)}
     functions = list(everything.resources(LAMBDA))
-    assert len(functions) == 5 + 4 + len(shop_functions())
+    assert len(functions) == len(PLANE_FUNCTIONS) + 4 + len(shop_functions())
     for function in functions:
         logging = function.properties["LoggingConfig"]
         assert logging["LogFormat"] == "JSON"
