@@ -136,7 +136,7 @@ class LineStream(Construct):
             starting_position=lambda_.StartingPosition.TRIM_HORIZON,
             batch_size=_BATCH,
             max_batching_window=Duration.seconds(2),
-            parallelization_factor=settings.parallel_batches,
+            parallelization_factor=settings.parallel_batches if settings.parallel_batches > 1 else None,
             report_batch_item_failures=True,
             bisect_batch_on_error=True,
             # What can't ever be taken ingest itself keeps whole, for a stream gives up on a position, not on

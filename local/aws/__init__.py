@@ -10,7 +10,8 @@
 ``functions``         pools of environments, code, variables, AWS/Lambda metrics
 ``invocation_log``    Lambda's own log lines, the report line among them
 ``invocations``       asynchronous invocations: retries, dead letters, destinations
-``streams``           DynamoDB streams into functions
+``streams``           streams into functions
+``sources``           what they read: tables' streams, shards of Kinesis
 ``logs``              log groups: EMF, subscription filters, the term patterns
 ``metrics``           data points, GetMetricData
 ``metric_math``       the expressions that our dashboards and alarms use: arithmetic, FILL

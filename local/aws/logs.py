@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, request_scope
-from ministack.services import cloudwatch_logs
+from ministack.services import cloudwatch_logs, kinesis
 
 from local.aws import clock, metrics, permissions
 from local.aws.around import around
@@ -35,6 +35,10 @@ _TERM = re.compile(r'(?<!\S)([?-]?)(?:"((?:[^"\\]|\\.)+)"|(\w+))|(\S)', re.ASCII
 NOT_PERMITTED = (
     "Could not execute the lambda function. Make sure you have given CloudWatch Logs permission to execute "
     "your function."
+)
+NOT_DELIVERED = (
+    "Could not deliver test message to specified Kinesis stream. Check if the given kinesis stream is in "
+    "ACTIVE state."
 )
 _serial = itertools.count()
 _create_lock = threading.Lock()
@@ -87,10 +91,16 @@ def write(group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
     cloudwatch_logs._fanout_to_subscription_filters(group, stream, stored)
 
 
-def _destination(group: str, arn: str) -> Any:
-    """Return a subscription's function, None when it is missing or does not let CloudWatch Logs invoke it."""
-    source = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:*"
-    return permissions.invocable("logs.amazonaws.com", source, arn)
+Deliver = Callable[[str, str], bool]
+"""Takes a payload of a log stream to where a filter wants it; false when that can't be."""
+
+
+def _to_stream(role: str, arn: str, source: str, data: str, key: str) -> bool:
+    """Put a payload on a Kinesis stream, under the role that the filter names."""
+    why = permissions.refusal_to_service("logs.amazonaws.com", source, role, "kinesis:PutRecord", arn)
+    if why:
+        permissions.tell(f"{source} does not write to {arn}: {why}")
+    return not why and kinesis.put_record_internal(arn, key, base64.b64decode(data))
 
 
 def _filters(group: str) -> Any:
@@ -118,7 +128,7 @@ def _page(streams: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, A
 
 
 class Subscriptions:
-    """Delivers matching events to each filter's function, asynchronously as CloudWatch Logs does.
+    """Delivers matching events to each filter's function or stream, asynchronously as CloudWatch Logs does.
 
     A failing function is Lambda's matter (its retries, its dead letters), and so is the order of deliveries:
     as on AWS, one does not wait for another. A function that is missing, or that CloudWatch Logs may not
@@ -177,18 +187,68 @@ class Subscriptions:
             one = _filters(group).get(name)
             if one is None or self._is_off(key):
                 return
-            function = _destination(group, one["destinationArn"])
+            deliver, kind = self._way(group, one)
             while events:
                 sizes = itertools.accumulate(len(event["message"].encode()) for event in events)
                 count = max(1, sum(size <= BATCH_BYTES for size in sizes))
-                if function is None:
+                data = _envelope(account, group, stream, name, events[:count])
+                if not deliver(data, stream):
                     self._off_until[(*key[:3], name)] = clock.now() + OFF_SECONDS
-                    dimensions = {"LogGroupName": group, "DestinationType": "Lambda", "FilterName": name}
+                    dimensions = {"LogGroupName": group, "DestinationType": kind, "FilterName": name}
                     metrics.record("AWS/Logs", "DeliveryErrors", count, "Count", dimensions)
                     return
-                data = _envelope(account, group, stream, name, events[:count])
-                self._submit(function, {"awslogs": {"data": data}})
                 events = events[count:]
+
+    def _way(self, group: str, one: Mapping[str, Any]) -> tuple[Deliver, str]:
+        """Return what delivers to a filter's destination, and how CloudWatch calls that."""
+        arn, source = (
+            one["destinationArn"],
+            f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:*",
+        )
+        if ":kinesis:" in arn:
+            return partial(_to_stream, one["roleArn"], arn, source), "Kinesis"
+        function = permissions.invocable("logs.amazonaws.com", source, arn)
+
+        def invoke(data: str, _stream: str) -> bool:
+            if function is not None:
+                self._submit(function, {"awslogs": {"data": data}})
+            return function is not None
+
+        return invoke, "Lambda"
+
+    def check(self, group: str, one: Mapping[str, Any]) -> None:
+        """Refuse a filter that could not deliver.
+
+        Raises
+        ------
+        ValueError
+            As CloudWatch Logs says it, which tries: a stream gets a message of its own.
+        """
+        if ":kinesis:" in one["destinationArn"]:
+            if not self._way(group, one)[0](_control_message(), group):
+                raise ValueError(NOT_DELIVERED)
+        elif one.get("roleArn"):
+            raise ValueError("destinationArn for vendor lambda cannot be used with roleArn")
+        elif not permissions.invocable(
+            "logs.amazonaws.com",
+            f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:*",
+            one["destinationArn"],
+        ):
+            raise ValueError(NOT_PERMITTED)
+
+
+def _control_message() -> str:
+    """Return what tries a stream (CloudWatch Logs user guide, "Subscription filters with Kinesis")."""
+    text = "CWL CONTROL MESSAGE: Checking health of destination Kinesis stream."
+    payload = {
+        "messageType": "CONTROL_MESSAGE",
+        "owner": "CloudwatchLogs",
+        "logGroup": "",
+        "logStream": "",
+        "subscriptionFilters": [],
+        "logEvents": [{"id": "", "timestamp": time.time_ns() // 1_000_000, "message": text}],
+    }
+    return _packed(payload)
 
 
 def _envelope(account: str, group: str, stream: str, name: str, events: Sequence[dict[str, Any]]) -> str:
@@ -202,6 +262,10 @@ def _envelope(account: str, group: str, stream: str, name: str, events: Sequence
             {"id": one["eventId"], "timestamp": one["timestamp"], "message": one["message"]} for one in events
         ],
     }
+    return _packed(payload)
+
+
+def _packed(payload: Mapping[str, Any]) -> str:
     content = json.dumps(payload, ensure_ascii=False).encode()
     return base64.b64encode(gzip.compress(content, compresslevel=1)).decode()
 
@@ -226,8 +290,7 @@ def install(submit: Callable[[Any, Any], object]) -> Subscriptions:
     def put_subscription_filter(stock: Callable[..., Any], data: dict[str, Any]) -> Any:
         group, name = data.get("logGroupName", ""), data.get("filterName", "")
         compile_pattern(data.get("filterPattern") or "")
-        if _destination(group, data.get("destinationArn", "")) is None:
-            raise ValueError(NOT_PERMITTED)
+        subscriptions.check(group, {"destinationArn": "", "roleArn": "", **data})
         if len(_filters(group).keys() | {name}) > MOST_FILTERS:
             text = "Resource limit exceeded."
             return cloudwatch_logs.error_response_json("LimitExceededException", text, 400)

@@ -23,7 +23,7 @@ from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import s3, sts
+from ministack.services import iam, s3, sts
 
 from local.aws.around import around
 from local.aws.records import Record, current
@@ -105,6 +105,27 @@ def refusal(config: Config, action: str, resource: str) -> str:
         return ""
     explicit = denied.decision == "Deny"
     return str(iam_actions.identity_denial_message(action, denied.principal_arn, resource, explicit))
+
+
+def refusal_to_service(service: str, source_arn: str, role_arn: str, action: str, resource: str) -> str:
+    """Return why a service may not do something for a source, under a role; empty when it may."""
+    role = iam._roles.get(role_arn.rpartition("/")[2]) or {}
+    trust = role.get("AssumeRolePolicyDocument") or {}
+    trust = json.loads(trust) if isinstance(trust, str) else trust
+    context = EvalContext(
+        principal_arn="*",
+        principal_type="Service",
+        principal_account="",
+        action="sts:AssumeRole",
+        resource_arn=role_arn,
+        region=get_region(),
+        service_context={"aws:sourcearn": source_arn, "aws:sourceaccount": get_account_id()},
+    )
+    trusted = [{**one, "Resource": "*"} for one in trust.get("Statement", [])]
+    found = evaluate_resource_policy({**trust, "Statement": trusted}, context, service=service)
+    if found.decision != "Allow":
+        return f"{role_arn or 'no role'} does not trust {service}"
+    return refusal({"FunctionArn": source_arn, "Role": role_arn}, action, resource)
 
 
 def tell(consequence: str) -> None:

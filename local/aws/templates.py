@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, iam, lambda_svc, sqs
+from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, iam, kinesis, lambda_svc, sqs
 from ministack.services.cloudformation import changesets, engine, handlers, provisioners
 
 from local.aws import limits, permissions
 from local.aws.records import current
+from local.aws.sources import READS
 
 Properties = Mapping[str, Any]
 Look = Callable[[Any], Any]
 TABLE, FUNCTION = "AWS::DynamoDB::GlobalTable", "AWS::Lambda::Function"
-# What Lambda asks whether it may, under a function's role (its user guide: "Giving Lambda functions access to
-# resources in an Amazon VPC", "Adding a dead-letter queue", "Using DynamoDB as an event source").
+STREAM = "AWS::Kinesis::Stream"
+# What Lambda asks whether it may, under a function's role (its user guide: "Giving Lambda functions access
+# to resources in an Amazon VPC", "Adding a dead-letter queue", "Using DynamoDB as an event source", "Using
+# Lambda with Kinesis").
 ACTIONS = {
     "EC2": "CreateNetworkInterface DescribeNetworkInterfaces DescribeSubnets DeleteNetworkInterface "
     "AssignPrivateIpAddresses UnassignPrivateIpAddresses",
     "SQS": "SendMessage",
-    "DynamoDB": "DescribeStream GetRecords GetShardIterator ListStreams",
+    "DynamoDB": " ".join(READS["dynamodb"]),
+    "Kinesis": " ".join(READS["kinesis"]),
 }
 VARIABLES_BYTES = 4096  # all of a function's, quotas of Lambda
 POLICY_CHARACTERS = 10_240  # all inline policies of a role without white space, quotas of IAM
@@ -37,6 +41,7 @@ NAMED: dict[str, tuple[str, Any]] = {
     FUNCTION: ("FunctionName", lambda_svc._functions),
     "AWS::CloudWatch::Alarm": ("AlarmName", cloudwatch._alarms),
     "AWS::IAM::Role": ("RoleName", iam._roles),
+    STREAM: ("Name", kinesis._streams),
     "AWS::Logs::LogGroup": ("LogGroupName", cloudwatch_logs._log_groups),
     "AWS::SQS::Queue": ("QueueName", sqs._queue_name_to_url),
 }
@@ -158,7 +163,8 @@ def _check_delivery(logical_id: str, properties: Properties) -> None:
         config = function["config"]
         failures = (properties.get("DestinationConfig") or {}).get("OnFailure") or {}
         _ask(logical_id, config, "SQS", failures.get("Destination"))
-        _ask(logical_id, config, "DynamoDB", properties.get("EventSourceArn"))
+        source = str(properties.get("EventSourceArn") or "")
+        _ask(logical_id, config, "Kinesis" if ":kinesis:" in source else "DynamoDB", source)
 
 
 def _ask(logical_id: str, config: Properties, service: str, resource: str | None) -> None:
@@ -184,6 +190,12 @@ def _delete_function(name: str) -> None:
     lambda_svc.invalidate_worker(name)
 
 
+def _stream(name: str, properties: Properties, old: Properties) -> None:
+    shards = [(one.get("ShardCount"), one.get("StreamModeDetails")) for one in (properties, old)]
+    if old and shards[0] != shards[1]:
+        raise ValueError(f"local AWS: {name}: other shards of a stream that exists are not served")
+
+
 Check = Callable[[str, Properties], None]
 CHECK: dict[str, Check] = {
     TABLE: _check_table,
@@ -195,7 +207,11 @@ CHECK: dict[str, Check] = {
     "AWS::Lambda::EventSourceMapping": _check_delivery,
 }
 # What MiniStack's own handlers leave out, by the properties now and before.
-FINISH: dict[str, Callable[[str, Properties, Properties], None]] = {TABLE: _table, FUNCTION: _function}
+FINISH: dict[str, Callable[[str, Properties, Properties], None]] = {
+    TABLE: _table,
+    FUNCTION: _function,
+    STREAM: _stream,
+}
 DELETE: dict[str, Callable[[str], None]] = {TABLE: _delete_table, FUNCTION: _delete_function}
 
 

@@ -5,8 +5,8 @@ alarms in test_embedded_aws_alarms.py and test_embedded_aws_telemetry.py, dashbo
 tests/synth/test_dashboards.py and test_demo.py, ages and sizes of batches in test_template_limits.py, stream
 mappings, rules, schedules, permissions and failure destinations in test_embedded_aws_services.py, functions'
 limits, concurrency and logging in test_embedded_aws_functions.py, subscription filters in
-test_embedded_aws_subscriptions.py, expiry (TTL) in test_embedded_aws_expiry.py, roles and policies in
-test_roles.py and test_least_privilege.py.
+test_embedded_aws_subscriptions.py, Kinesis streams in test_embedded_aws_kinesis.py, expiry (TTL) in
+test_embedded_aws_expiry.py, roles and policies in test_roles.py and test_least_privilege.py.
 """
 
 from __future__ import annotations
@@ -289,6 +289,17 @@ def look_at_stores(aws: EmbeddedAws, seen: Seen) -> None:
     seen.add("Logs::SubscriptionFilter", {name[0].upper() + name[1:]: value for name, value in one.items()}, {
         "DestinationArn": arn("lambda", "function:relay"), "FilterName": "filter", "LogGroupName": "/served",
         "FilterPattern": f'?"{pick("never", "nowhere")}"',
+    })  # fmt: skip
+    (one,) = logs.describe_subscription_filters(logGroupName="/stream")["subscriptionFilters"]
+    seen.add("Logs::SubscriptionFilter", {name[0].upper() + name[1:]: value for name, value in one.items()}, {
+        "Distribution": "ByLogStream", "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/stream",
+    })  # fmt: skip
+    stream = aws.client("kinesis").describe_stream_summary(StreamName="stream")["StreamDescriptionSummary"]
+    seen.add("Kinesis::Stream", {
+        "Name": stream["StreamName"], "ShardCount": stream["OpenShardCount"], **stream,
+    }, {
+        "Name": "stream", "RetentionPeriodHours": pick(24, 48), "ShardCount": 2,
+        "StreamModeDetails.StreamMode": "PROVISIONED",
     })  # fmt: skip
 
     s3.put_object(Bucket="bucket", Key="a", Body=b"")

@@ -167,6 +167,7 @@ def inventory(aws: EmbeddedAws) -> dict[str, set[str]]:
         "queues": names("sqs", "list_queues", "QueueUrls"),
         "roles": names("iam", "list_roles", "Roles", "RoleName"),
         "rules": {rule["Name"] for bus in buses for rule in events.list_rules(EventBusName=bus)["Rules"]},
+        "streams": names("kinesis", "list_streams", "StreamNames"),
         "subscriptions": names("sns", "list_subscriptions", "Subscriptions", "SubscriptionArn"),
         "tables": names("dynamodb", "list_tables", "TableNames"),
         "topics": names("sns", "list_topics", "Topics", "TopicArn"),
