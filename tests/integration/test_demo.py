@@ -118,6 +118,16 @@ def test_the_cost_alarm_fired_and_mailed_once(summary: dict[str, Any]) -> None:
     assert [mail["to"] for mail in mails] == ["ops@example.com"]
 
 
+def test_budgets_are_mailed_once_for_each_threshold(summary: dict[str, Any]) -> None:
+    told = [mail for mail in summary["mails"] if mail["subject"].startswith("AgentOps demo: ")]
+    assert len({mail["subject"] for mail in told}) == len(told)
+    # The month's budget is twice the day's, all of which is spent: that mail is the alarm's alone.
+    assert any("of the monthly budget" in mail["subject"] for mail in told)
+    assert not any("spent 100 % of the daily budget" in mail["subject"] for mail in told)
+    for part in ("What most of it went to:", "#dashboards:name=AgentOps-Monitoring-Cost-demo"):
+        assert all(part in mail["body"] for mail in told)
+
+
 def test_every_widget_shows_data(summary: dict[str, Any]) -> None:
     assert len(summary["dashboards"]) == 3
     assert sum(summary["dashboards"].values()) >= 30

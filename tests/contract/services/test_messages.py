@@ -186,6 +186,24 @@ def test_a_notification_has_256_kilobytes_and_a_subject_of_100(service: Cloud) -
     refused(publish, "InvalidParameter", TopicArn=arn, Message="m", Subject="s" * 101)
 
 
+def test_a_notification_may_say_something_else_to_each_protocol(service: Cloud) -> None:
+    sns, sqs, arn, url = service.client("sns"), service.client("sqs"), topic(service), service.queue()
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    taken = {"Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": queue}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **taken}]})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    raw = {"RawMessageDelivery": "true"}
+    sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=queue, Attributes=raw)
+    said = []
+    for bodies in ({"default": "all", "email": "mail"}, {"default": "all", "sqs": "queues"}):
+        sns.publish(TopicArn=arn, Message=json.dumps(bodies), MessageStructure="json")
+        asked = {"QueueUrl": url, "WaitTimeSeconds": 1}
+        (message,) = service.until(lambda asked=asked: sqs.receive_message(**asked).get("Messages"))
+        said.append(message["Body"])
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert said == ["all", "queues"]
+
+
 def test_a_subject_is_one_line(service: Cloud) -> None:
     publish, arn = service.client("sns").publish, topic(service)
     refused(publish, "InvalidParameter", TopicArn=arn, Message="m", Subject="two\nlines")
