@@ -7,11 +7,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.reader import LedgerReader
 from local.processes import Services
 from local.report import ledger
@@ -172,6 +174,32 @@ def test_killed_at_each_of_its_calls_ingest_loses_and_doubles_nothing(plane: Pla
     assert given_up == 0
     assert set(refused) == {'{"agentops.event": cut'}
     check(plane.client("dynamodb"), recount(one for one in plane.fed() if one.message not in refused))
+
+
+def test_a_fold_that_is_killed_and_throttled_loses_and_doubles_nothing(plane: Plane, full_size: bool) -> None:
+    """Lines of the day before yesterday, more of which come after it has been folded."""
+    (seed,) = seeds(False)
+    dice, function = random.Random(seed), f"agentops-fold-{ENVIRONMENT}"
+    dynamodb, killed = plane.client("dynamodb"), 0
+    for number in range(8 if full_size else 2):
+        ago = int(time.time() * 1000) - 2 * 86_400_000
+        plane.feed(World(seed + number, streams=1, invocations=2, start_ms=ago).events, chunks=1)
+        plane.settle(60)
+        skip = dice.randrange(100, 130)  # behind the hours that it reads, among what it writes
+        when = dice.choice(("before", "after"))
+        kill = {"call": "*", "by": function, "fault": "kill", "when": when, "skip": skip, "most": 1}
+        plane.order(kill, {"call": "*", "by": function, "fault": "throttle", "probability": 0.05}, seed=seed)
+        plane.invoke(function)
+        killed += plane.counts()[0][1]
+        plane.order()
+        check(dynamodb, recount(plane.fed()))
+        with ThreadPoolExecutor(2) as pool:
+            assert not any(failed for _, failed in pool.map(plane.invoke, [function] * 2))
+    assert killed
+    expected = recount(plane.fed())
+    check(dynamodb, expected)
+    days = {schema.day_bucket(hour) for hour in expected.total}
+    assert LedgerReader(dynamodb, TABLES).seen().keys() >= days
 
 
 def test_a_failing_ingest_is_retried_and_ends_in_its_dead_letters(plane: Plane) -> None:
