@@ -206,8 +206,15 @@ def decode_line(text: str) -> dict[str, Any]:
     raise Refused(problem)
 
 
-def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
+def read_event(line: Mapping[str, Any], source: Source, now_ms: int = 0) -> Event | Part:
     """Read an event or a part of one out of a decoded line.
+
+    Parameters
+    ----------
+    line, source
+        The line, decoded and as it was.
+    now_ms
+        The reader's time, for a line that comes from no log: the future is not believed.
 
     Raises
     ------
@@ -251,7 +258,7 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
         tags=_tags(body.get("tags")),
         sources=(source,),
     )
-    _believe(event, source.timestamp_ms)
+    _believe(event, source.timestamp_ms, now_ms)
     if "part" in body:
         return _part(body, event)
     if "data" not in body:
@@ -259,17 +266,19 @@ def read_event(line: Mapping[str, Any], source: Source) -> Event | Part:
     return complete(event)
 
 
-def _believe(event: Event, logged_ms: int) -> None:
+def _believe(event: Event, logged_ms: int, now_ms: int) -> None:
     """Have an event count when its line was logged, where its own time is far from that.
 
-    A redelivery brings the same line of the log, so it counts in the same hour. Lines that a process wrote to
-    the ledger itself may have waited long in a file; what tells their time is the clock here.
+    A redelivery brings the same line of the log, so it counts in the same hour. A line that a process writes
+    to the ledger itself may have waited in a file for as long as the ledger keeps events.
     """
-    now_ms = logged_ms or time.time_ns() // 1_000_000
-    since_ms = now_ms - (CLOCKS_DIFFER_MS if logged_ms else schema.raw_ttl_s() * 1000)
-    if not since_ms <= event.at_ms <= now_ms + CLOCKS_DIFFER_MS:
+    reference_ms = logged_ms or now_ms
+    if not reference_ms:
+        return
+    since_ms = reference_ms - (CLOCKS_DIFFER_MS if logged_ms else schema.raw_ttl_s() * 1000)
+    if not since_ms <= event.at_ms <= reference_ms + CLOCKS_DIFFER_MS:
         own = event.own_at = event.at
-        event.at, event.at_ms = rfc3339(now_ms), now_ms
+        event.at, event.at_ms = rfc3339(reference_ms), reference_ms
         event.problems = [*event.problems, f"its clock said {own}, so it counts when it was logged"]
 
 

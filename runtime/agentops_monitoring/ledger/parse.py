@@ -133,7 +133,7 @@ def read_payload(payload: Mapping[str, Any], region: str) -> Batch:
     return batch
 
 
-def read_lines(lines: Iterable[str], writer: str) -> Batch:
+def read_lines(lines: Iterable[str], writer: str, now_ms: int = 0) -> Batch:
     """Read lines that this process wrote itself, so there is nothing to prove.
 
     Parameters
@@ -142,15 +142,22 @@ def read_lines(lines: Iterable[str], writer: str) -> Batch:
         The monitor's lines.
     writer
         A name of the process; it takes the log stream's place.
+    now_ms
+        The time, to tell which events are not believed to be of theirs; all are when left out.
     """
     batch = Batch(writer)
     for text in lines:
-        _read_line(batch, Source("", 0, text), None, None, "")
+        _read_line(batch, Source("", 0, text), None, None, "", now_ms)
     return batch
 
 
 def _read_line(
-    batch: Batch, source: Source, log: tuple[str, str] | None, function: Function | None, region: str
+    batch: Batch,
+    source: Source,
+    log: tuple[str, str] | None,
+    function: Function | None,
+    region: str,
+    now_ms: int = 0,
 ) -> None:
     text = source.message
     if not any(term in text for term in TERMS):
@@ -161,7 +168,7 @@ def _read_line(
             return
         line = decode_line(text)
         if "agentops.event" in line:
-            found = read_event(line, source)
+            found = read_event(line, source, now_ms)
             _keep(batch, found, line["agentops.event"].get("proof"), source, log)
             return
         if line.get("type") == "platform.report":

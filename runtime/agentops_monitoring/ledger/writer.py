@@ -106,7 +106,8 @@ class LedgerWriter:
 
     def write_lines(self, lines: Iterable[str], writer: str, *, deadline: float | None = None) -> WriteResult:
         """Write lines that this process made itself; `writer` names the process. Otherwise as `write`."""
-        return self.write(read_lines(lines, writer), deadline=deadline)
+        batch = read_lines(lines, writer, int(self._clock() * 1000))
+        return self.write(batch, deadline=deadline)
 
     def write(self, batch: Batch, *, deadline: float | None = None) -> WriteResult:
         """Write a batch. Writing it again, or parts of it among others, changes nothing.

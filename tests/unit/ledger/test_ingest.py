@@ -210,7 +210,7 @@ def test_bad_lines_are_kept_whole_with_their_reason(
     name = "agentops|test|manager|arm64"
     events = [LogEvent(STREAM, name, "1", 1_795_334_400_000, message), LogEvent(STREAM, name, "2", 1, good)]
     assert plane.deliver(payload(events)) | {"requests": 0} == {
-        "events": 1, "reports": 0, "duplicates": 0, "rejected": 1, "requests": 0,
+        "events": 1, "reports": 0, "duplicates": 0, "later": 0, "rejected": 1, "requests": 0,
     }  # fmt: skip
     metrics = plane.metrics()
     assert metrics["AgentOps/Monitor", metric, "test"] == [1]
