@@ -28,6 +28,13 @@ CALLS = {
     "widgets": LOGS | {"dynamodb:GetItem", "dynamodb:Query"},
     "reconcile": LOGS
     | {"cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:BatchWriteItem", "dynamodb:Query"},
+    "stop": LOGS
+    | SEND
+    | {"dynamodb:GetItem", "dynamodb:PutItem", "lambda:InvokeFunction", "ssm:GetParametersByPath"}
+    | {f"lambda:{name}FunctionConcurrency" for name in ("Delete", "Get", "Put")}
+    | {f"sqs:{name}" for name in ("ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes")}
+    | {"sqs:ReceiveMessage"}
+    | {f"cloudwatch:{name}" for name in ("DisableAlarmActions", "EnableAlarmActions", "SetAlarmState")},
     "export": LOGS
     | SEND
     | {"dynamodb:BatchGetItem", "dynamodb:Query", "secretsmanager:GetSecretValue"}
