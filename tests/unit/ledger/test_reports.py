@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentops_monitoring.ledger.parse import Function, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
@@ -66,6 +70,89 @@ def test_no_report_claims_more_than_lambda_runs(claims: dict[str, Any]) -> None:
     assert batch.reports == []
     (reject,) = batch.rejects
     assert "out of range" in reject.reason
+
+
+# Per GB-second: on demand and kept ready on x86_64, then on arm64, then of storage; per request.
+RATES = {
+    "us-east-1": (
+        "0.0000166667",
+        "0.0000097222",
+        "0.0000133334",
+        "0.0000077778",
+        "0.0000000309",
+        "0.0000002",
+    ),
+    "eu-west-1": ("0.0000166667", "0.0000108407", "0.0000133334", "0.0000133334", "0.000000034", "0.0000002"),
+    "me-south-1": (
+        "0.0000206667",
+        "0.0000206667",
+        "0.0000165334",
+        "0.0000165334",
+        "0.0000000309",
+        "0.00000025",
+    ),
+}
+# How an attempt ended, as the corpus of Lambda's lines has it: status, error type.
+ENDS = (
+    ("success", ""),
+    ("timeout", ""),
+    ("error", "Runtime.OutOfMemory"),
+    ("error", "Runtime.ExitError"),
+    ("failure", ""),
+)
+
+
+@given(
+    region=st.sampled_from(sorted(RATES)),
+    arm=st.booleans(),
+    storage=st.none() | st.integers(512, 10_240),
+    memory=st.integers(128, 10_240),
+    duration=st.decimals(0, 900_000, places=3),
+    init=st.none() | st.decimals("0.01", 20_000, places=2),
+    end=st.sampled_from(ENDS),
+    as_text=st.booleans(),
+)
+def test_a_report_costs_what_lambda_bills_however_the_attempt_ended(
+    region: str, arm: bool, storage: int | None, memory: int, duration: Decimal, init: Decimal | None,
+    end: tuple[str, str], as_text: bool,
+) -> None:  # fmt: skip
+    billed = math.ceil(duration + (init or 0))  # INIT is billed, and is in the billed duration already
+    status, error = end
+    if as_text:
+        line = f"REPORT RequestId: r\tDuration: {duration} ms\tBilled Duration: {billed} ms\t"
+        line += f"Memory Size: {memory} MB\tMax Memory Used: {memory} MB\t"
+        line += f"Init Duration: {init} ms\t" if init else ""
+        line += (f"Status: {status}" if status != "success" else "") + (
+            f"\tError Type: {error}" if error else ""
+        )
+    else:
+        metrics: dict[str, Any] = {
+            "durationMs": float(duration),
+            "billedDurationMs": billed,
+            "memorySizeMB": memory,
+        }
+        metrics |= {"initDurationMs": float(init)} if init else {}
+        record = {"requestId": "r", "status": status, "metrics": metrics} | (
+            {"errorType": error} if error else {}
+        )
+        line = json.dumps({"time": "2026-11-22T08:00:00.000Z", "type": "platform.report", "record": record})
+    more = "" if storage is None else f"|tmp={storage}"
+    name = f"agentops|test|manager|{'arm64' if arm else 'x86_64'}{more}"
+    batch = read_payload(payload([LogEvent("stream", name, "1", 1, line)]), region)
+    assert batch.rejects == []
+    (report,) = batch.reports
+    x86, x86_ready, arm64, arm64_ready, disk, request = map(Fraction, RATES[region])
+    of_disk = disk * ((storage or 512) - 512)
+    for cost, rate in (
+        (report.cost, arm64 if arm else x86),
+        (report.provisioned_cost, arm64_ready if arm else x86_ready),
+    ):
+        assert Fraction(cost or 0) == Fraction(billed, 1024 * 1000) * (rate * memory + of_disk) + request
+    assert (report.failed, report.error_type, bool(report.init_ms)) == (
+        status != "success",
+        error,
+        bool(init),
+    )
 
 
 def test_what_printed_reports_claim_is_bounded_and_counted_as_resting_on_them_alone(dynamodb: Any) -> None:
