@@ -37,7 +37,7 @@ class Compared(NamedTuple):
     kind: str
     """`LAMBDA` or `BEDROCK`."""
     name: str
-    """The agent, or the model's id in the price book."""
+    """The agent, or several that share a function; or the model's id in the price book."""
     sources: tuple[str, ...]
     """The agent's functions, or the model's ids at Bedrock."""
     aws: Mapping[str, int]
@@ -146,22 +146,38 @@ def _agents(reader: LedgerReader, cloudwatch: Any, day: date, booked: Rollups) -
         for metric in ("Invocations", "Errors")
     ]
     sums = _sums(cloudwatch, wanted, day)
-    for agent, own in functions.items():
-        totals = booked.agents.get(agent, Totals())
-        of_agent = {
-            metric: [sums["AWS/Lambda", metric, "FunctionName", each] for each in own]
-            for metric in ("Invocations", "Errors")
-        }
-        invocations, late = (sum(each[index] for each in of_agent["Invocations"]) for index in (0, 1))
-        if not (invocations or totals.invocations):
+    for group, own in _sharing(functions):
+        totals = [(agent, booked.agents.get(agent, Totals())) for agent in group]
+        invocations, late = (
+            sum(sums["AWS/Lambda", "Invocations", "FunctionName", each][part] for each in own)
+            for part in (0, 1)
+        )
+        active = [agent for agent, found in totals if found.invocations]
+        if not (invocations or active):
             continue  # nothing ran
-        errors = sum(each[0] for each in of_agent["Errors"])
-        ledger = {
-            "invocations": totals.invocations,
-            "errors": totals.by_type.get(AgentEventType.INVOCATION_FAILED, 0),
+        aws = {
+            "invocations": invocations,
+            "errors": sum(sums["AWS/Lambda", "Errors", "FunctionName", each][0] for each in own),
         }
-        aws = {"invocations": invocations, "errors": errors}
-        yield Compared(LAMBDA, agent, own, aws, ledger, late, unstarted=totals.unstarted_runs)
+        ledger = {
+            "invocations": sum(found.invocations for _, found in totals),
+            "errors": sum(found.by_type.get(AgentEventType.INVOCATION_FAILED, 0) for _, found in totals),
+        }
+        unstarted = sum(found.unstarted_runs for _, found in totals)
+        yield Compared(LAMBDA, ", ".join(active or group), own, aws, ledger, late, unstarted=unstarted)
+
+
+def _sharing(functions: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    """Return agents with their functions, together those that share one, as an agent's former name does."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for agent, own in functions.items():
+        names, shared = [agent], set(own)
+        for other in [each for each in groups if each[1] & shared]:
+            groups.remove(other)
+            names, shared = other[0] + names, other[1] | shared
+        groups.append((names, shared))
+    for names, shared in groups:
+        yield names, tuple(sorted(shared))
 
 
 def _models(cloudwatch: Any, day: date, booked: Rollups, region: str | None) -> Iterator[Compared]:

@@ -46,13 +46,15 @@ class Cloud:
         datum |= {"Value": value, "Timestamp": at or self.noon}
         self.cloudwatch.put_metric_data(Namespace=namespace, MetricData=[datum])
 
-    def log(self, *lines: dict[str, Any], at: datetime | None = None, agent: str = "manager") -> None:
+    def log(
+        self, *lines: dict[str, Any], at: datetime | None = None, agent: str = "manager", stream: str = STREAM
+    ) -> None:
         at_ms = int((at or self.noon).timestamp() * 1000)
         batch = []
         for line in lines:
             self.number += 1
             name = f"agentops|test|{agent}|arm64"
-            batch.append(LogEvent(STREAM, name, f"{self.number:056d}", at_ms, json.dumps(line)))
+            batch.append(LogEvent(stream, name, f"{self.number:056d}", at_ms, json.dumps(line)))
         body = payload(batch)
         LedgerWriter(self.dynamodb, TABLES).write(read_payload(body, REGION))
         Origins(self.dynamodb, TABLES.ledger).note(body)
@@ -137,6 +139,25 @@ def test_what_runs_across_midnight_is_not_missed(cloud: Cloud) -> None:
     assert agent.remarks == ["across midnight"]
     cloud.count("AWS/Lambda", "Invocations", "shop-manager", 1, at=end - timedelta(minutes=20))
     assert cloud.compared()[0].missing == 1
+
+
+def test_an_agent_that_was_renamed_is_held_together_with_its_former_name(cloud: Cloud) -> None:
+    cloud.log(cloud.report(), agent="former")
+    cloud.log(cloud.report(), cloud.report(), agent="latter")
+    cloud.log(cloud.report(), agent="elsewhere", stream="2026/11/22/another[$LATEST]0a1b")
+    cloud.count("AWS/Lambda", "Invocations", "shop-manager", 3)
+    cloud.count("AWS/Lambda", "Invocations", "another", 1)
+    other, renamed = cloud.compared()
+    assert (renamed.name, renamed.counted, renamed.booked) == ("former, latter", 3, 3)
+    assert (other.name, other.counted, other.booked) == ("elsewhere", 1, 1)
+
+
+def test_who_shares_a_function_and_did_nothing_is_not_named(cloud: Cloud) -> None:
+    cloud.log(cloud.report(), agent="former", at=cloud.noon - timedelta(days=3))
+    cloud.log(cloud.report(), agent="latter")
+    cloud.count("AWS/Lambda", "Invocations", "shop-manager", 2)
+    (renamed,) = cloud.compared()
+    assert (renamed.name, renamed.missing) == ("latter", 1)
 
 
 def test_printed_report_lines_show_as_more_than_aws_counted(cloud: Cloud) -> None:
