@@ -168,7 +168,7 @@ def _outcome(event: Event, now: float) -> Attributes:
     key = schema.outcome_pk(data["decision_id"])
     item: Attributes = {
         "pk": {"S": key},
-        "sk": key_of(event)["sk"],
+        "sk": {"S": schema.event_sk(event.at, event.id)},
         "workflow_id": {"S": event.workflow_id},
         "agent": {"S": event.agent},
         "at": {"S": event.at},
