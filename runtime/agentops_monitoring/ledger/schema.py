@@ -309,20 +309,23 @@ def counters_ttl_s(bucket: str) -> int | None:
 
 
 def end_of(period: str) -> datetime:
-    """Return when a day (`D#2026-11-22`) or a month (`M#2026-11`) ends."""
-    if period.startswith(DAY):
-        return _start(period[2:]) + timedelta(days=1)
-    return (_start(f"{period[2:]}-28") + timedelta(days=4)).replace(day=1)
+    """Return when a day (`D#2026-11-22`) or a month (`M#2026-11`) ends; the last there is, when it begins."""
+    try:
+        if period.startswith(DAY):
+            return _start(period[2:]) + timedelta(days=1)
+        return (_start(f"{period[2:]}-28") + timedelta(days=4)).replace(day=1)
+    except OverflowError:
+        return _start(f"{period[2:]}-01"[:10])
 
 
 def is_closed(period: str, now: datetime) -> bool:
     """Whether a day or a month is over, so that it can be folded."""
-    return now >= end_of(period) + FOLD_AFTER
+    return now - FOLD_AFTER >= end_of(period)
 
 
 def is_sealed(day: str, now: datetime) -> bool:
     """Whether the hours of a folded day may be gone, so that it stays what it is."""
-    return now > end_of(day) + HOURS_KEPT - _SEALED_BEFORE
+    return now - HOURS_KEPT + _SEALED_BEFORE > end_of(day)
 
 
 def _start(day: str) -> datetime:

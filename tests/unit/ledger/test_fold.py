@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import threading
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring.ledger.fold import Fold, Folded
-from agentops_monitoring.ledger.parse import read_payload
+from agentops_monitoring.ledger.parse import read_lines, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import LedgerBusy
 from agentops_monitoring.ledger.schema import FOLD_AFTER
@@ -290,6 +291,24 @@ def test_a_day_that_no_fold_has_seen_is_folded_years_later() -> None:
     assert folded.days >= len(STARTS)
     assert folded.months >= 2
     ledger.check()
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_events_of_any_year_hold_up_no_day(year: str) -> None:
+    ledger = Ledger(FakeDynamoDB())
+    batches = years(11)
+    body = {
+        "v": 1, "id": "abc-1", "type": "issue_detected", "agent": "m", "at": f"{year}-12-31T23:59:59.000Z",
+        "workflow_id": "w", "trace_id": "0" * 32, "span_id": "1" * 16, "parent_id": None, "request_id": None,
+        "seq": 1, "data": {},
+    }  # fmt: skip
+    text = json.dumps({"issue_detected": 1, "agentops.event": body})
+    for batch in batches:
+        ledger.write(batch)
+    assert ledger.writer.write(read_lines([text], "p")).events == 1
+    ledger.now = AFTER
+    assert ledger.fold().days >= len(STARTS)
+    assert ledger.reader().seen("M#2026-10", "M#2026-10")
 
 
 def test_without_time_the_rest_is_left_for_the_next_run() -> None:
