@@ -50,6 +50,11 @@ def test_there_are_no_more_tokens_than_bytes(kind: str, texts: list[str], limit:
     assert bound.output_tokens == (0 if kind == "embeddings" else limit)
 
 
+@pytest.mark.parametrize(("text", "grown"), [("ﷺ" * 1000, 33_000), ("é" * 1000, 3000), ("a" * 1000, 1000)])
+def test_a_text_that_grows_when_it_is_normalized(text: str, grown: int) -> None:
+    assert grown <= bounds.weight(text) <= grown + 100
+
+
 @given(
     st.sampled_from([f"{each.provider}/{each.id}" for each in pricing.price_book().models()]),
     st.tuples(*[st.integers(0, 400_000)] * 5),

@@ -151,7 +151,7 @@ def test_threads_racing_through_a_client_never_exceed_the_budget(
     claude.random.seed(seed)
     client = claude_client(claude, timeout=30)
     threads = 64 if full_size else 16
-    for _ in range(50 if full_size else 1):
+    for _ in range(200 if full_size else 1):
         claude.forget()
         budget = Enforced("0.005")
 
@@ -188,6 +188,25 @@ def test_retries_are_one_call(claude: AnthropicApi, recorded: Any) -> None:
     claude_client(claude, max_retries=2).messages.create(**CLAUDE)
     assert budget.table.calls == 2
     assert budget.booked == billed(claude)
+
+
+def test_what_a_cache_in_between_answers_costs_nothing(claude: AnthropicApi, recorded: Any) -> None:
+    if "middleware" not in (Anthropic.__init__.__kwdefaults__ or {}):
+        pytest.skip("a version before 1.0")
+    kept: list[Any] = []
+
+    def cache(request: Any, call_next: Any) -> Any:
+        if not kept:
+            kept.append(call_next(request).parse())
+        return kept[0]
+
+    budget = Enforced("1")
+    client = claude_client(claude, middleware=[cache])
+    for _ in range(3):
+        client.messages.create(**CLAUDE)
+    assert budget.held == 0
+    assert budget.booked == billed(claude) > 0
+    assert budget.table.calls == 6
 
 
 def test_no_answer_in_time_keeps_the_worst_case_and_no_connection_does_not(

@@ -268,7 +268,7 @@ EMBEDDED = pytest.param("embedded", marks=pytest.mark.xdist_group("embedded_aws"
 def test_nor_on_the_embedded_aws(dynamodb: Any, full_size: bool) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
-    race(dynamodb, 100 if full_size else 1, 64, seed)
+    race(dynamodb, 300 if full_size else 1, 64, seed)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
