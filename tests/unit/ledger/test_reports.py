@@ -162,7 +162,7 @@ def test_what_printed_reports_claim_is_bounded_and_counted_as_resting_on_them_al
     last = world.events[-1].timestamp
     forged = [
         printed(f"made-up-{number}", last, billedDurationMs=1_800_000, memorySizeMB=10_240)
-        for number in range(40)
+        for number in range(15)
     ]
     writer = LedgerWriter(dynamodb, TABLES)
     for events in (world.events, forged, forged):  # again under the same id: nothing
