@@ -1,8 +1,11 @@
-"""DynamoDB streams: what the exporter reads, and what it must not take for an event."""
+"""Streams: what the exporter reads of a table, what it must not take for an event, and Kinesis into ingest."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+import time
 import uuid
 from typing import Any
 
@@ -13,7 +16,10 @@ from tests.contract.cloud import Cloud
 pytestmark = pytest.mark.xdist_group("embedded_aws")
 
 SHOW = """
+import base64
+import gzip
 import json
+import time
 def handler(event, context):
     for record in event["Records"]:
         print("RECORD " + json.dumps(record))
@@ -142,3 +148,79 @@ def test_a_function_gets_records_as_json(service: Cloud, table: str) -> None:
     assert stream["Keys"] == {"pk": {"S": pk}, "sk": {"S": "1"}}
     assert isinstance(stream["SequenceNumber"], str)
     assert isinstance(stream["ApproximateCreationDateTime"], int | float)
+
+
+def test_a_function_gets_payloads_of_log_groups_from_a_kinesis_stream(service: Cloud) -> None:
+    kinesis, name, group = service.client("kinesis"), service.name("stream"), service.log_group()
+    service.made(f"stream {name}", lambda: kinesis.delete_stream(StreamName=name))
+    kinesis.create_stream(StreamName=name, ShardCount=1)
+
+    def described() -> Any:
+        return kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+
+    service.until(lambda: described()["StreamStatus"] == "ACTIVE")
+    arn = described()["StreamARN"]
+    actions = ["DescribeStream", "DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards"]
+    read = {"Effect": "Allow", "Action": [f"kinesis:{each}" for each in actions], "Resource": arn}
+    function, functions, logs = service.function(SHOW, read), service.client("lambda"), service.client("logs")
+    asked = {"EventSourceArn": arn, "StartingPosition": "TRIM_HORIZON", "BatchSize": 10}
+
+    def mapped() -> str:
+        try:
+            return str(functions.create_event_source_mapping(FunctionName=function, **asked)["UUID"])
+        except functions.exceptions.InvalidParameterValueException:
+            return ""
+
+    mapping = service.until(mapped)
+    service.made(f"mapping {mapping}", lambda: functions.delete_event_source_mapping(UUID=mapping))
+    role = {"roleArn": log_writer(service, arn), "destinationArn": arn}
+
+    def subscribed() -> bool:
+        try:
+            logs.put_subscription_filter(logGroupName=group, filterName="ours", filterPattern="line", **role)
+        except logs.exceptions.InvalidParameterException:
+            return False  # on AWS a new role may not be known everywhere
+        return True
+
+    service.until(subscribed)
+    logs.create_log_stream(logGroupName=group, logStreamName="s")
+
+    def told() -> dict[str, tuple[Any, Any]]:
+        at = int(time.time() * 1000)
+        line = {"timestamp": at, "message": "a line"}
+        logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[line])
+        found = {}
+        for _, message in service.log(f"/aws/lambda/{function}"):
+            if message.startswith("RECORD "):
+                record = json.loads(message.removeprefix("RECORD "))
+                payload = json.loads(gzip.decompress(base64.b64decode(record["kinesis"]["data"])))
+                found[payload["messageType"]] = (record, payload)
+        return found if len(found) == 2 else {}
+
+    record, payload = service.until(told)["DATA_MESSAGE"]
+    assert record["eventSource"] == "aws:kinesis"
+    assert record["eventSourceARN"] == arn
+    assert record["eventID"].endswith(f":{record['kinesis']['sequenceNumber']}")
+    assert isinstance(record["kinesis"]["approximateArrivalTimestamp"], int | float)
+    assert (payload["owner"], payload["logGroup"], payload["logStream"]) == (service.account, group, "s")
+    assert payload["subscriptionFilters"] == ["ours"]
+    assert payload["logEvents"][0]["message"] == "a line"
+
+
+def log_writer(service: Cloud, stream: str) -> str:
+    """Create a role with which CloudWatch Logs may write to a stream, and return its ARN."""
+    iam, name = service.client("iam"), service.name("role")
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": "logs.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        "Condition": {"StringLike": {"aws:SourceArn": f"arn:aws:logs:{service.region}:{service.account}:*"}},
+    }
+    document = {"Version": "2012-10-17", "Statement": [trust]}
+    service.made(f"role {name}", lambda: iam.delete_role(RoleName=name))
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(document))["Role"]["Arn"]
+    policy = {"RoleName": name, "PolicyName": "write"}
+    service.made(f"policy of {name}", lambda: iam.delete_role_policy(**policy))
+    document["Statement"] = [{"Effect": "Allow", "Action": "kinesis:PutRecord", "Resource": stream}]
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(document))
+    return str(arn)
