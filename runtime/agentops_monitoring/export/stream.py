@@ -33,9 +33,10 @@ def inserted(records: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         if record.get("eventName") == "INSERT":
             stream = record["dynamodb"]
             image = stream.get("NewImage") or {}
-            yield Record(
-                str(stream["SequenceNumber"]), {name: _with_bytes(value) for name, value in image.items()}
-            )
+            if "withdrawn" not in image:  # of a workflow that was forgotten, only the key
+                yield Record(
+                    str(stream["SequenceNumber"]), {name: _with_bytes(value) for name, value in image.items()}
+                )
 
 
 def _with_bytes(value: Mapping[str, Any]) -> Mapping[str, Any]:

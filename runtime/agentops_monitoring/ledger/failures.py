@@ -59,6 +59,11 @@ class Ending(NamedTuple):
     peak_mb: int
 
 
+def workflow_of(request_id: str) -> str:
+    """Return the workflow that the wrapper begins for a request that no message brought."""
+    return request_id.replace("-", "") or request_id
+
+
 def failure(ending: Ending, place: Place | None) -> Event:
     """Return the `invocation_failed` of an attempt; the same one however often it is derived.
 
@@ -71,7 +76,7 @@ def failure(ending: Ending, place: Place | None) -> Event:
         that the wrapper would have begun, for a request that no message brought.
     """
     if place is None:
-        workflow_id = ending.request_id.replace("-", "") or ending.request_id
+        workflow_id = workflow_of(ending.request_id)
         span_id = blake2b(ending.report_id.encode(), digest_size=8).hexdigest()
         place = Place(workflow_id, trace_id_of(workflow_id), span_id, None, ending.agent)
     at = datetime.fromtimestamp(ending.at_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -13,6 +13,7 @@ from agentops_monitoring.ledger.payload import Attributes, pack
 
 _ITEM_OVERHEAD_BYTES = 700
 _MAX_REMARK = 10_000
+_IS_NEW = "attribute_not_exists(pk)"
 _OMITTED_FROM_EVENT = ("reasoning_chain", "inputs", "outputs", "alternatives")
 
 
@@ -27,6 +28,8 @@ class Written(NamedTuple):
     size: int
     mark: str | None = None
     """Key of the item that no other event may have put; a transaction takes each item once."""
+    is_stub: bool = False
+    """Whether it is an event of a workflow that was forgotten: the key alone."""
 
 
 def render(event: Event, tables: schema.Tables, now: float) -> Written:
@@ -56,6 +59,18 @@ def render(event: Event, tables: schema.Tables, now: float) -> Written:
         item = {"pk": {"S": mark}, "sk": {"S": schema.STATE}, "expires_at": _expires(now)}
         actions.append(_put_new(tables.ledger, item))
     return Written(event, actions, rest, rollup.of_event(event), size, mark)
+
+
+def stub(event: Event, tables: schema.Tables, now: float) -> Written:
+    """Render an event of a workflow that was forgotten: it counts, and its key is all that is kept."""
+    event.user_id = event.session_id = event.tags = None
+    put = {**withdrawn(event, tables.monitoring, now)["Put"], "ConditionExpression": _IS_NEW}
+    actions = [{"Put": put}]
+    mark = _kept_answer(event)
+    if mark is not None:
+        item = {"pk": {"S": mark}, "sk": {"S": schema.STATE}, "expires_at": _expires(now)}
+        actions.append(_put_new(tables.ledger, item))
+    return Written(event, actions, [], rollup.of_event(event), _ITEM_OVERHEAD_BYTES, mark, is_stub=True)
 
 
 def noted(event: Event) -> Written:
@@ -190,4 +205,4 @@ def _outcome(event: Event, now: float) -> Attributes:
 
 
 def _put_new(table: str, item: Attributes) -> dict[str, Any]:
-    return {"Put": {"TableName": table, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
+    return {"Put": {"TableName": table, "Item": item, "ConditionExpression": _IS_NEW}}

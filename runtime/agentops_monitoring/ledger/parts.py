@@ -58,6 +58,15 @@ class PartStore:
                     rejects += [Reject(str(refused), part.event.sources[0]) for part in found.values()]
         return events, rejects
 
+    def forget(self, event: Event) -> None:
+        """Leave nothing of an event's parts but their keys."""
+        expires = {"N": str(int(time.time()) + schema.PART_TTL_S)}
+        keys = [
+            {"pk": {"S": schema.part_pk(event.id)}, "sk": {"S": schema.number_sk(number)}}
+            for number in range(1, len(event.sources) + 1)
+        ]
+        self._requests.put(self._table, [{**key, "expires_at": expires} for key in keys])
+
     def put_pieces(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Store pieces of data, before the item that refers to them."""
         expires = {"N": str(int(time.time()) + schema.raw_ttl_s())}
@@ -91,6 +100,8 @@ class PartStore:
             if number not in found
         ]
         for item in self._requests.get(self._table, missing):
+            if "line" not in item:
+                continue  # of a workflow that was forgotten, and counted
             source = Source(item["log_event_id"]["S"], int(item["timestamp_ms"]["N"]), item["line"]["S"])
             part = read_event(decode_line(source.message), source)
             if isinstance(part, Part):

@@ -98,13 +98,22 @@ class Requests:
     def put(self, table: str, items: Iterable[dict[str, Any]]) -> None:
         """Put items, whatever is there."""
         for some in _portions(items):
-            waiting: Any = [{"PutRequest": {"Item": item}} for item in some]
-            attempt = 0
-            while waiting:
-                answer = self.send("batch_write_item", RequestItems={table: waiting})
-                left = answer.get("UnprocessedItems", {}).get(table, [])
-                attempt = self._progress(attempt, waiting, left)
-                waiting = left
+            self._write(table, [{"PutRequest": {"Item": item}} for item in some])
+
+    def delete(self, table: str, keys: Iterable[tuple[str, str]]) -> None:
+        """Delete items, if they are there."""
+        rest = iter(keys)
+        while some := list(islice(rest, _PUT_ITEMS)):
+            named = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in some]
+            self._write(table, [{"DeleteRequest": {"Key": key}} for key in named])
+
+    def _write(self, table: str, waiting: Any) -> None:
+        attempt = 0
+        while waiting:
+            answer = self.send("batch_write_item", RequestItems={table: waiting})
+            left = answer.get("UnprocessedItems", {}).get(table, [])
+            attempt = self._progress(attempt, waiting, left)
+            waiting = left
 
     def _progress(self, attempt: int, before: Sequence[Any], left: Sequence[Any]) -> int:
         if not left:

@@ -18,6 +18,7 @@ from agentops_monitoring.ledger.receipts import Receipt
 from agentops_monitoring.ledger.sequences import Sequence
 from agentops_monitoring.ledger.state import State, Unit
 from agentops_monitoring.ledger.states import concerned
+from agentops_monitoring.ledger.workflows import Workflow
 
 MAX_ACTIONS = 100
 MAX_BYTES = 3_500_000
@@ -70,6 +71,14 @@ class Plan:
         """Whether an event is in the ledger, as far as the states say that were read."""
         sequence = self._known.get(Sequence.key(event, self._stream) or "")
         return sequence is not None and not sequence.changes(event)
+
+    def forgets(self, event: Event) -> bool:
+        """Whether an event's workflow was forgotten."""
+        return self._is_forgotten(schema.workflow_pk(event.workflow_id))
+
+    def _is_forgotten(self, key: str) -> bool:
+        state = self._known.get(key)
+        return isinstance(state, Workflow) and state.forgotten
 
     def try_event(self, written: Written) -> bool:
         """Add an event if there is room for it and all that it touches."""
@@ -178,13 +187,21 @@ class Plan:
         actions = [action for each in self.written for action in each.actions]
         for key, state in self.states.items():
             actions.append(self._put_state(key, state))
-            actions += state.others(self._known.get(key), self._tables, self._now)
+            actions += map(self._as_kept, state.others(self._known.get(key), self._tables, self._now))
         actions += [
             update_counters(self._tables.ledger, key, counters, self._shard, self._now)
             for key, counters in increments.items()
             if counters
         ]
         return actions
+
+    def _as_kept(self, action: dict[str, Any]) -> dict[str, Any]:
+        """Return an action on another item, of which only the key is put if its workflow was forgotten."""
+        put = action.get("Put")
+        if put is None or not self._is_forgotten(put["Item"]["pk"]["S"]):
+            return action
+        kept = {name: put["Item"][name] for name in ("pk", "sk", "expires_at")}
+        return {"Put": {**put, "Item": {**kept, "withdrawn": {"BOOL": True}}}}
 
     def _put_state(self, key: str, state: State) -> dict[str, Any]:
         packed, pieces = pack(state.text(), "state")

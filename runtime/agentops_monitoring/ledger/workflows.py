@@ -15,7 +15,7 @@ from agentops_monitoring.ledger.state import State, Unit
 class Workflow(State):
     """Who took part in a workflow, and how it ended: its last ending counts, whichever comes first."""
 
-    __slots__ = ("_booked", "agents", "ended")
+    __slots__ = ("_booked", "agents", "ended", "forgotten")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
         super().__init__(version, text)
@@ -24,17 +24,22 @@ class Workflow(State):
         self._booked: Increments | None = None
         self.ended: tuple[str, str, str] | None = tuple(raw["ended"]) if raw["ended"] else None
         """(time, event id, "c" for completed or "f" for failed)"""
+        self.forgotten = bool(raw.get("forgotten"))
+        """Whether of its events only the keys are kept (`forget`)."""
         self._note()
 
     def copy(self) -> Workflow:
         """Return a copy to add to."""
         twin = Workflow(self.version)
         twin.agents, twin.ended, twin.touches = set(self.agents), self.ended, set(self.touches)
+        twin.forgotten = self.forgotten
         return twin
 
     def text(self) -> str:
         """Return the state as JSON."""
-        return json.dumps({"agents": sorted(self.agents), "ended": self.ended}, separators=(",", ":"))
+        state: dict[str, Any] = {"agents": sorted(self.agents), "ended": self.ended}
+        state |= {"forgotten": True} if self.forgotten else {}
+        return json.dumps(state, separators=(",", ":"))
 
     @staticmethod
     def key(unit: Unit, _stream: str) -> str | None:

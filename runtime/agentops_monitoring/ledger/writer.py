@@ -16,9 +16,10 @@ from botocore.exceptions import ClientError
 from agentops_monitoring.event_types import AgentEventType
 from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.allocation import Invocation
-from agentops_monitoring.ledger.events import Event, Reject, Report
+from agentops_monitoring.ledger.events import Event, Part, Reject, Report
 from agentops_monitoring.ledger.exact import EXACT
-from agentops_monitoring.ledger.items import Written, noted, render
+from agentops_monitoring.ledger.failures import workflow_of
+from agentops_monitoring.ledger.items import Written, noted, render, stub
 from agentops_monitoring.ledger.later import LaterLines
 from agentops_monitoring.ledger.parse import Batch, read_lines
 from agentops_monitoring.ledger.parts import PartStore
@@ -29,6 +30,7 @@ from agentops_monitoring.ledger.sequences import Sequence
 from agentops_monitoring.ledger.state import State, Unit
 from agentops_monitoring.ledger.states import concerned
 from agentops_monitoring.ledger.transaction import MAX_ACTIONS, Plan
+from agentops_monitoring.ledger.workflows import Workflow
 
 _BUSY_REASONS = frozenset(
     ("ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict")
@@ -135,11 +137,15 @@ class LedgerWriter:
         result = WriteResult(rejects=list(batch.rejects), later=len(batch.later))
         before = self._requests.made
         self._later.put(batch.frame, batch.later)
-        assembled, refused = self._parts.assemble(batch.parts)
+        known = self._load({key: Sequence for each in batch.parts if (key := Sequence.key(each.event, ""))})
+        assembled, refused = self._parts.assemble(_new_parts(batch, known, result))
         result.rejects += refused
         units = _together(_distinct([*batch.events, *assembled, *batch.reports], result))
         rendered: dict[str, Written] = {}
-        known = self._load(_likely(units, batch.stream))
+        likely = _likely(units, batch.stream)
+        known |= self._load({key: kind for key, kind in likely.items() if key not in known})
+        if failed := [unit for unit in units if isinstance(unit, Report) and unit.failed]:
+            known |= self._load(_of_failures(failed, known))
         queue = deque(units)
         shard = schema.shard_of(batch.stream, self._shards)
         limit, fruitless = len(units), 0
@@ -188,6 +194,10 @@ class LedgerWriter:
                     known.pop(key, None)
                 known |= self._load({key: type(plan.states[key]) for key in stale})
             queue.extendleft(reversed(rest))
+        for event in assembled:
+            workflow = known.get(schema.workflow_pk(event.workflow_id))
+            if isinstance(workflow, Workflow) and workflow.forgotten:
+                self._parts.forget(event)
         result.requests = self._requests.made - before
         return result
 
@@ -202,11 +212,13 @@ class LedgerWriter:
                 plan.repeated += unit.id not in rendered or bool(rendered[unit.id].actions)
                 fits = True
             else:
-                if unit.id not in rendered:
-                    rendered[unit.id] = render(unit, self._tables, self._clock())
-                    if rendered[unit.id].pieces:
-                        self._parts.put_pieces(rendered[unit.id].pieces)
-                fits = plan.try_event(rendered[unit.id])
+                written = rendered.get(unit.id)
+                if written is None or (written.actions and plan.forgets(unit) and not written.is_stub):
+                    make = stub if plan.forgets(unit) else render
+                    written = rendered[unit.id] = make(unit, self._tables, self._clock())
+                    if written.pieces:
+                        self._parts.put_pieces(written.pieces)
+                fits = plan.try_event(written)
             if not fits:
                 break
             queue.popleft()
@@ -302,6 +314,26 @@ def _likely(units: Iterable[Unit], stream: str) -> dict[str, type[State]]:
             elif kind is not Receipt:
                 found[key] = kind
     return {key: kind for key, kind in found.items() if key not in begun}
+
+
+def _new_parts(batch: Batch, known: Mapping[str, State], result: WriteResult) -> list[Part]:
+    """Return the parts whose event is not in the ledger yet; the others would wait there once more."""
+    new = []
+    for part in batch.parts:
+        sequence = known.get(Sequence.key(part.event, batch.stream) or "")
+        if sequence is None or sequence.changes(part.event):
+            new.append(part)
+        else:
+            result.duplicates += part.number == 1
+    return new
+
+
+def _of_failures(failed: Iterable[Report], known: Mapping[str, State]) -> dict[str, type[State]]:
+    """Return the workflows that failures may belong to, those that are not known."""
+    states = (state for state in known.values() if isinstance(state, Invocation))
+    names = {name for state in states for name in state.workflows}
+    names |= {workflow_of(report.request_id) for report in failed}
+    return dict.fromkeys({schema.workflow_pk(name) for name in names} - known.keys(), Workflow)
 
 
 def _distinct(units: list[Unit], result: WriteResult) -> list[Unit]:

@@ -112,8 +112,11 @@ class FakeDynamoDB:
                 raise client_error("ValidationException", "BatchWriteItem")
             left = requests[len(requests) // 2 :] if self._leaves_some() else []
             for request in requests[: len(requests) - len(left)]:
-                item = request["PutRequest"]["Item"]
-                self._put(table, item)
+                if "DeleteRequest" in request:
+                    key = request["DeleteRequest"]["Key"]
+                    self._table(table).pop((key["pk"]["S"], key["sk"]["S"]), None)
+                else:
+                    self._put(table, request["PutRequest"]["Item"])
             return {"UnprocessedItems": {table: left} if left else {}}
 
         return self._call("BatchWriteItem", effect)
