@@ -84,7 +84,8 @@ class StoppingAws(MovedAws, FaultyAws):
     def concurrency(self, agent: str) -> int | None:
         """Return the reserved concurrency of an agent."""
         found = self.client("lambda").get_function_concurrency(FunctionName=self.function_of(agent))
-        return found.get("ReservedConcurrentExecutions")
+        reserved: int | None = found.get("ReservedConcurrentExecutions")
+        return reserved
 
     def seen(self, agent: str) -> list[int]:
         """Take the numbers of the events that an agent was invoked with, in their order, for good."""
@@ -200,8 +201,8 @@ def test_an_alarm_that_comes_again_does_not_stop_what_was_resumed(aws: StoppingA
     assert aws.resume("worker", "free")[0] == 0
     assert aws.invoke(f"agentops-stop-{ENVIRONMENT}", event) == (None, False)
     assert (aws.concurrency("worker"), aws.concurrency("free")) == (FORMER, None)
-    event["alarmData"]["state"] = {**state, "value": "OK"}
-    assert aws.invoke(f"agentops-stop-{ENVIRONMENT}", event) == (None, False)
+    over = {**event, "alarmData": {**alarm, "state": {**state, "value": "OK"}}}
+    assert aws.invoke(f"agentops-stop-{ENVIRONMENT}", over) == (None, False)
     nobodys, failed = aws.invoke(
         f"agentops-stop-{ENVIRONMENT}",
         {**event, "alarmData": {"alarmName": "another", "state": state}},
