@@ -1,4 +1,4 @@
-"""Streams: what the exporter reads of a table, what it must not take for an event, and Kinesis into ingest."""
+"""Streams: what the exporter reads of a table and must not take for an event, and Kinesis into ingest."""
 
 from __future__ import annotations
 
