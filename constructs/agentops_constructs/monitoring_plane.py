@@ -33,6 +33,8 @@ from .validation import TreeValidation, acknowledge
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
 _MAX_FREE_PARAMETER = 4096
 _MAX_PARAMETER = 8192
+# The dashboards read each shard of each of 24 hours.
+_MAX_SHARDS = 64
 
 
 class MonitoringPlane(PlaneBase):
@@ -62,6 +64,9 @@ class MonitoringPlane(PlaneBase):
         Reserved concurrency of ingest; bounds the contention on rollups. The account's pool by default.
     ingest_stream
         Puts a Kinesis stream between the log groups and ingest; docs/scale.md says when. None by default.
+    ledger_shards
+        Over how many items each counter is spread, by log stream: with more, more streams can be booked at
+        once, and reading takes more requests. It may be raised later, never lowered; docs/scale.md says when.
     price_overrides
         What models cost you where the price book does not know it: negotiated rates, models of your own, and
         aliases such as an application inference profile's ARN; the format is `agentops_monitoring.pricing.
@@ -72,7 +77,7 @@ class MonitoringPlane(PlaneBase):
     Raises
     ------
     ValueError
-        The environment's name, a budget, the secret's name or a price makes no sense.
+        The environment's name, a budget, the secret's name, the number of shards or a price makes no sense.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class MonitoringPlane(PlaneBase):
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         ingest_concurrency: int | None = None,
         ingest_stream: IngestStream | None = None,
+        ledger_shards: int = 4,
         dashboard_suffix: str = "",
         price_overrides: Mapping[str, Any] | None = None,
     ) -> None:
@@ -99,6 +105,9 @@ class MonitoringPlane(PlaneBase):
             raise ValueError(f"daily_budget_usd must be above 0, not {daily_budget_usd}")
         if agentops_api_key_secret and agentops_api_key_secret.startswith("arn:"):
             raise ValueError("agentops_api_key_secret is the secret's name, not its ARN")
+        if type(ledger_shards) is not int or not 1 <= ledger_shards <= _MAX_SHARDS:
+            raise ValueError(f"ledger_shards must be within 1 and {_MAX_SHARDS}, not {ledger_shards!r}")
+        self.ledger_shards = ledger_shards
         self.names = Names(environment, dashboard_suffix)
         self.metrics = MetricFactory(environment, detail=metric_detail, event_types=event_types)
         self.log_retention = log_retention

@@ -187,6 +187,8 @@ class PlaneFunctions(Construct):
                 "COST_ALERT_THRESHOLD": str(plane.daily_budget_usd),
                 "COST_ALERT_TOPIC_ARN": plane.topic.topic_arn,
                 "AGENTOPS_METRIC_DETAIL": plane.metrics.detail.name,
+                # Who reads has to look where others write.
+                "AGENTOPS_LEDGER_SHARDS": str(plane.ledger_shards),
                 **(environment or {}),
             },
         )
