@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,8 +19,8 @@ MOST = 3
 """Of a kind."""
 
 
-def causes(reader: LedgerReader, alert: Alert) -> list[Cause] | None:
-    """Return what was spent most on; None when it cannot be read, which must not keep an alert back.
+def causes(reader: LedgerReader, alert: Alert, now: datetime) -> list[Cause] | None:
+    """Return what was spent most on until now; None when it cannot be read, which must not keep an alert back.
 
     Of a total these are agents, models and event types; of an agent, models and compute; of a workflow,
     agents, models and compute.
@@ -28,7 +29,11 @@ def causes(reader: LedgerReader, alert: Alert) -> list[Cause] | None:
         if alert.scope == "workflow":
             return _of_workflow(reader.workflow_spend(alert.name))
         day = budgets.day_of(alert.period)
-        found = reader.day(day) if alert.kind == budgets.DAY else reader.month(day.year, day.month)
+        if alert.kind == budgets.DAY:
+            start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            found = reader.window(start, min(now, budgets.end_of(alert.period)))
+        else:
+            found = reader.month(day.year, day.month)
     except (BotoCoreError, ClientError, LedgerBusy, RuntimeError):  # the last at the end of a process
         return None
     return _of_agent(found, alert.name) if alert.scope == "agent" else _of_total(found)

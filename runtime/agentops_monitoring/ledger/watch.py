@@ -270,8 +270,8 @@ class Watch:
         return failures
 
     def _send(self, alert: Alert) -> None:
-        environment = settings.load().environment
-        written = letter(alert, causes(self._reader, alert), environment, dashboard(environment))
+        environment, now = settings.load().environment, datetime.fromtimestamp(self._clock(), UTC)
+        written = letter(alert, causes(self._reader, alert, now), environment, dashboard(environment))
         self._publish(**message(written))
 
 

@@ -6,12 +6,12 @@ import json
 import time
 from typing import Any
 
-import boto3
 import pytest
 
 from agentops_monitoring import settings
 from agentops_monitoring.ledger.direct import line_writer
 from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.mailbox import Mailbox
 
 
 def line(number: int, tokens: int) -> str:
@@ -25,40 +25,13 @@ def line(number: int, tokens: int) -> str:
     return json.dumps({"llm_usage": 1, "agentops.event": body}) + "\n"
 
 
-class Mailbox:
-    """A queue that is subscribed to the topic."""
-
-    def __init__(self) -> None:
-        self.sns, self.sqs = boto3.client("sns"), boto3.client("sqs")
-        self.topic = self.sns.create_topic(Name="agentops-cost-alerts")["TopicArn"]
-        self.queue = self.sqs.create_queue(QueueName="told")["QueueUrl"]
-        asked = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])
-        arn = asked["Attributes"]["QueueArn"]
-        topic = {"Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": arn}
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **topic}]})
-        self.sqs.set_queue_attributes(QueueUrl=self.queue, Attributes={"Policy": policy})
-        raw = {"RawMessageDelivery": "true"}
-        self.sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn, Attributes=raw)
-
-    def read(self, wanted: int = 0) -> list[dict[str, Any]]:
-        """Return what has come since; wait for so much of it."""
-        found: list[dict[str, Any]] = []
-        until = time.monotonic() + 10
-        while True:
-            answer = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10)
-            for message in answer.get("Messages", ()):
-                found.append(json.loads(message["Body"]))
-                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
-            if not answer.get("Messages") and (len(found) >= wanted or time.monotonic() > until):
-                return found
-
-
 @pytest.fixture
 def mailbox(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> Mailbox:
     """Give the topic that a process is told of, beside the tables."""
     made = Mailbox()
     for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
         monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    monkeypatch.setenv("AGENTOPS_LEDGER_SHARDS", "1")  # the fewer there are to read
     monkeypatch.setenv("COST_ALERT_THRESHOLD", "10")
     monkeypatch.setenv("COST_ALERT_TOPIC_ARN", made.topic)
     # As in a process whose environment has said so from its start.
