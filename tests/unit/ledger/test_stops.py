@@ -12,8 +12,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from agentops_monitoring.control import redrive
 from agentops_monitoring.control.redrive import Redrive
 from agentops_monitoring.control.stoppable import Target
 from agentops_monitoring.control.stops import Breach, Resumed, Stops
@@ -59,6 +61,7 @@ class FakeAws:
     muted: bool = False
     raised: int = 0
     accepted: list[int] = field(default_factory=list)
+    refuses: int | None = None
     clock: datetime = NOON
     queue: dict[str, tuple[str, datetime]] = field(default_factory=dict)  # body, hidden until
     exceptions = FakeErrors
@@ -85,6 +88,8 @@ class FakeAws:
     def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> None:
         assert (FunctionName, InvocationType) == (FUNCTION, "Event")
         number = json.loads(Payload)["n"]
+        if number == self.refuses:
+            raise ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
         self.accepted.append(number)
         if self.concurrency == 0:
             self.accepted.pop()
@@ -192,9 +197,9 @@ class Cloud:
         """Return what stops and resumes, in a process of its own."""
         process = process or Process()
         aws = process.client(self.aws)
-        redrive = Redrive(aws, aws, rate=100, sleep=self._sleep)
+        again = Redrive(aws, aws, rate=100, sleep=self._sleep)
         return Stops(
-            process.client(self.dynamodb), aws, aws, TABLES.ledger, redrive, now=lambda: self.aws.clock
+            process.client(self.dynamodb), aws, aws, TABLES.ledger, again, now=lambda: self.aws.clock
         )
 
     def attempt(self, process: Process, work: Callable[[Stops], object]) -> list[str]:
@@ -342,6 +347,34 @@ def test_the_schedule_resumes_the_days_before_and_what_is_unfinished(cloud: Clou
     done = cloud.stops().resume("worker", before=NEXT_DAY)
     assert (done.state, done.redriven) == ("resumed", 3)
     assert not aws.muted
+
+
+@pytest.mark.parametrize("bound", ["WINDOW", "WINDOW_BYTES"])
+def test_a_queue_that_does_not_fit_comes_in_pieces(
+    cloud: Cloud, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redrive, bound, 30 if bound == "WINDOW" else 9_000)
+    cloud.stops().stop(TARGET, cloud.breach())
+    cloud.send(*range(100))
+    for _ in range(45):
+        cloud.aws.put("of another kind")
+    done = cloud.stops().resume("worker")
+    assert (done.state, done.redriven, done.others) == ("resumed", 100, 45)
+    assert sorted(cloud.aws.accepted) == list(range(100))
+    assert len(cloud.aws.queue) == 45
+
+
+def test_an_event_that_lambda_refuses_stays_with_those_behind_it(cloud: Cloud) -> None:
+    aws = cloud.aws
+    cloud.stops().stop(TARGET, cloud.breach())
+    cloud.send(1, 2, 3)
+    aws.refuses = 2
+    done = cloud.stops().resume("worker")
+    assert (done.state, done.redriven, "TooManyRequests" in done.reason) == ("unfinished", 1, True)
+    assert all(until <= aws.clock for _, until in aws.queue.values())
+    aws.refuses = None
+    assert cloud.stops().resume("worker", before=NOON).state == "resumed"
+    assert aws.accepted == [1, 2, 3]
 
 
 def test_a_dry_run_changes_nothing(cloud: Cloud) -> None:
