@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from agentops_monitoring.cli import reconcile, replay, resume
+from agentops_monitoring.cli import forget, reconcile, replay, resume
 from agentops_monitoring.cli.exits import INTERRUPTED
 
-_SUBCOMMANDS = (replay, resume, reconcile)
+_SUBCOMMANDS = (replay, resume, reconcile, forget)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

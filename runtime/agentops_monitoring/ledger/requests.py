@@ -139,7 +139,8 @@ def _portions(items: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
     portion: list[dict[str, Any]] = []
     size = 0
     for item in items:
-        length = sum(len(next(iter(value.values()))) for value in item.values())
+        contents = (next(iter(value.values())) for value in item.values())
+        length = sum(1 if isinstance(each, bool) else len(each) for each in contents)
         if portion and (len(portion) == _PUT_ITEMS or size + length > _PUT_BYTES):
             yield portion
             portion, size = [], 0

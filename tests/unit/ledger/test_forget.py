@@ -1,0 +1,163 @@
+"""`agentops-monitoring forget`: the data goes, every counter stays, also when the lines come again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentops_monitoring import cli
+from agentops_monitoring.export.stream import inserted
+from agentops_monitoring.ledger import forget
+from agentops_monitoring.ledger.forget import Forget, Forgotten
+from agentops_monitoring.ledger.parse import read_payload
+from agentops_monitoring.ledger.reader import LedgerReader
+from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
+from tests.unit.ledger.recount import recount
+from tests.unit.ledger.streams import LogEvent, World, payload
+from tests.unit.ledger.test_writer import check, scan, writer_of
+
+COUNTED = ("H#", "D#", "M#", "WS#")
+
+
+def deliver(client: Any, batches: list[list[LogEvent]]) -> None:
+    for batch in batches:
+        writer_of(client).write(read_payload(payload(batch), "us-east-1"))
+
+
+def counters(client: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (item["pk"]["S"], item["sk"]["S"]): {
+            name: value for name, value in item.items() if name != "expires_at"
+        }
+        for item in scan(client, TABLES.ledger)
+        if item["pk"]["S"].startswith(COUNTED)
+    }
+
+
+def sweep(client: Any, workflow: str) -> Forgotten:
+    total = Forgotten()
+    for each in Forget(client, TABLES).sweep(workflow):
+        total = total.plus(each)
+    return total
+
+
+def assert_forgotten(client: Any, workflow: str, keys: set[str]) -> None:
+    """Nothing is left of a workflow but the keys of its events."""
+    pk = f"WF#{workflow}"
+    kept = [item for item in scan(client, TABLES.monitoring) if item["pk"]["S"] == pk]
+    assert all(item.keys() == {"pk", "sk", "expires_at", "withdrawn"} for item in kept)
+    assert {item["sk"]["S"].partition("#")[2] for item in kept} >= keys
+    decisions = scan(client, TABLES.decisions)
+    assert [
+        item for item in decisions if workflow in (item["pk"]["S"][3:], item.get("workflow_id", {}).get("S"))
+    ] == []
+    for item in scan(client, TABLES.ledger):
+        assert not (item["pk"]["S"].startswith("PART#") and workflow in item.get("line", {}).get("S", ""))
+        assert not any(item["pk"]["S"].startswith(f"DATA#{key}") for key in keys)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_forgotten_workflow_changes_no_counter(seed: int) -> None:
+    dice = random.Random(seed)
+    world = World(seed, streams=2)
+    batches = world.deliveries()
+    forgotten = dice.choice(world.workflows)
+    twin, client = FakeDynamoDB(), FakeDynamoDB()
+    deliver(twin, batches)
+    check(twin, recount(world.events))
+    moment = dice.randrange(len(batches) + 1)
+    deliver(client, batches[:moment])
+    Forget(client, TABLES).mark(forgotten)
+    sweep(client, forgotten)
+    deliver(client, batches[moment:])
+    # Everything is replayed, in other portions.
+    deliver(client, world.deliveries())
+    assert counters(client) == counters(twin)
+    keys = {body["id"] for body in recount(world.events).events.values() if body["workflow_id"] == forgotten}
+    assert_forgotten(client, forgotten, keys)
+    assert sweep(client, forgotten) == Forgotten()
+    others = [item for item in scan(twin, TABLES.monitoring) if item["pk"]["S"] != f"WF#{forgotten}"]
+    assert len(others) == len(
+        [item for item in scan(client, TABLES.monitoring) if item["pk"]["S"] != f"WF#{forgotten}"]
+    )
+
+
+def test_interrupted_anywhere_it_is_done_by_a_repetition() -> None:
+    world = World(4, streams=2, invocations=3)
+    workflow = world.workflows[0]
+    keys = {body["id"] for body in recount(world.events).events.values() if body["workflow_id"] == workflow}
+    for when in ("before", "after"):
+        calls = 0
+        client = FakeDynamoDB()
+        deliver(client, world.deliveries())
+        before = counters(client)
+        for fails_at in range(1, 60):
+            calls = 0
+
+            def fault(operation: str, moment: str, when: str = when, fails_at: int = fails_at) -> None:
+                nonlocal calls
+                calls += moment == when
+                if moment == when and calls == fails_at:
+                    raise KeyboardInterrupt
+
+            client.fault = fault
+            try:
+                Forget(client, TABLES).mark(workflow)
+                sweep(client, workflow)
+            except KeyboardInterrupt:
+                continue
+            break
+        client.fault = lambda operation, when: None
+        assert fails_at > 5
+        assert_forgotten(client, workflow, keys)
+        assert counters(client) == before
+
+
+def test_a_forgotten_workflow_in_the_table(
+    dynamodb: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
+        monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    monkeypatch.setattr(forget, "IN_FLIGHT_S", 0.0)
+    monkeypatch.setenv("AGENTOPS_RAW_TTL_DAYS", "3")
+    world = World(3, streams=2, invocations=3)
+    batches = world.deliveries()
+    deliver(dynamodb, batches[: len(batches) // 2])
+    (most, _), *_ = Counter(item["pk"]["S"] for item in scan(dynamodb, TABLES.monitoring)).most_common()
+    workflow = most.removeprefix("WF#")
+
+    def run(*arguments: str) -> dict[str, Any]:
+        assert cli.main(["forget", "--workflow", workflow, "--json", *arguments]) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    assert cli.main(["forget", "--workflow", workflow]) == 2, "nobody has confirmed it"
+    capsys.readouterr()
+    found = run("--dry-run")
+    reader = LedgerReader(dynamodb, TABLES, shards=4)
+    assert len(reader.workflow_events(workflow)) == found["events"] > 0
+    assert run("--yes")["events"] == found["events"]
+    deliver(dynamodb, batches[len(batches) // 2 :])
+    assert reader.workflow_events(workflow) == []
+    assert run("--yes")["events"] == 0
+    keys = {body["id"] for body in recount(world.events).events.values() if body["workflow_id"] == workflow}
+    assert_forgotten(dynamodb, workflow, keys)
+    twin = FakeDynamoDB()
+    deliver(twin, batches)
+    assert counters(dynamodb).keys() == counters(twin).keys()
+
+
+def test_a_key_alone_is_not_exported() -> None:
+    key = {"pk": {"S": "WF#w"}, "sk": {"S": "2026#n-1"}}
+    records = [
+        {"eventName": "INSERT", "dynamodb": {"SequenceNumber": str(n), "NewImage": {**key, **more}}}
+        for n, more in enumerate(({"withdrawn": {"BOOL": True}}, {}))
+    ]
+    assert [each.sequence_number for each in inserted(records)] == ["1"]
