@@ -127,6 +127,8 @@ def evaluate(alarm: dict[str, Any]) -> None:
     reason = "Insufficient Data" if new == "INSUFFICIENT_DATA" else "Threshold Crossed"
     reason += f": {len(recent)} out of the last {window} datapoints [{shown}]; {comparison} ({threshold})"
     facts = {"version": "1.0", "queryDate": _stamp(clock.now()), "period": period, "threshold": threshold}
+    if recent:
+        facts["startDate"] = _stamp(recent[0][0])
     data = json.dumps({**facts, "recentDatapoints": [value for _, value in recent]})
     answer = {"AlarmName": alarm["AlarmName"], "StateValue": new, "StateReason": reason}
     cloudwatch._set_alarm_state({}, {**answer, "StateReasonData": data}, is_cbor=False, is_json=True)

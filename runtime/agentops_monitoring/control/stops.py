@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 from agentops_monitoring.control.redrive import Redrive, Redriven
@@ -31,6 +31,8 @@ class Breach(NamedTuple):
     reason: str
     at: datetime
     """The change's own time: the same in each delivery."""
+    day: date
+    """UTC; of the spend that it is about. An alarm looks back: a minute after midnight that is yesterday."""
 
 
 class Stop(NamedTuple):
@@ -106,7 +108,7 @@ class Stops:
 
         It has been dealt with (and the agent was resumed since), or it is of a UTC day that is over.
         """
-        if breach.at.date() < self._now().date():
+        if breach.day < self._now().date():
             return False
         for _ in range(_ATTEMPTS):
             known = self.find(target.agent)

@@ -41,10 +41,17 @@ def breach_of(event: Mapping[str, Any]) -> Breach | None:
         state = data["state"]
         if state["value"] != "ALARM":
             return None
-        at = datetime.fromisoformat(state["timestamp"]).astimezone(UTC)
-        return Breach(str(data["alarmName"]), str(state.get("reason", "")), at)
-    except (KeyError, TypeError, ValueError) as error:
+        at = _time(state["timestamp"])
+        # Where the period that breaches begins; a state that was set by hand has no data.
+        start = json.loads(state.get("reasonData") or "{}").get("startDate")
+        day = (_time(start) if start else at).date()
+        return Breach(str(data["alarmName"]), str(state.get("reason", "")), at, day)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"this function takes alarms and a schedule only: {error!r}") from None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
@@ -88,6 +89,18 @@ def test_one_agents_trouble_is_not_the_others(agents: Agents, capsys: pytest.Cap
     assert agents.concurrency is None
     said = json.loads(capsys.readouterr().out)
     assert (said["message"], said["agent"], said["state"]) == ("resume", "worker", "resumed")
+
+
+def test_an_alarm_about_the_day_before_stops_nothing(agents: Agents) -> None:
+    event = alarm()
+    for hours, stopped in ((24, None), (0, 0)):
+        start = datetime.now(UTC) - timedelta(hours=hours)
+        event["alarmData"]["state"]["reasonData"] = json.dumps(
+            {"version": "1.0", "startDate": f"{start:%Y-%m-%dT%H:%M:00.000+0000}", "period": 60}
+        )
+        with contextlib.suppress(RuntimeError):  # of the agent that has no function
+            stop.handler(event, CONTEXT)
+        assert agents.concurrency == stopped
 
 
 def test_an_alarm_that_ends_stops_nothing(agents: Agents) -> None:

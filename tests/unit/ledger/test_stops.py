@@ -218,7 +218,7 @@ class Cloud:
 
     def breach(self, alarm: str = "Cost-worker") -> Breach:
         """Return a breach, now."""
-        return Breach(alarm, "too much", self.aws.clock)
+        return Breach(alarm, "too much", self.aws.clock, self.aws.clock.date())
 
     def later(self, **time: float) -> None:
         """Let time pass."""
