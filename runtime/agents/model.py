@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class ModelError(Exception):
-    """The model could not be reached or refused the call, for all the retries of the client."""
+    """The model could not be reached or refused the call, for all retries; or the budget has no room."""
 
 
 def user(text: str, *, cache: bool = False) -> MessageTypeDef:
@@ -89,6 +89,8 @@ def ask(
 def _converse(system: str, messages: list[MessageTypeDef], max_tokens: int) -> tuple[str, str]:
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from agentops_monitoring import BudgetExceeded
+
     # No temperature: some models refuse any but their own.
     try:
         response = clients.bedrock().converse(
@@ -99,7 +101,7 @@ def _converse(system: str, messages: list[MessageTypeDef], max_tokens: int) -> t
         )
     except ClientError as error:
         raise ModelError(error.response.get("Error", {}).get("Code", "ClientError")) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, BudgetExceeded) as error:
         raise ModelError(type(error).__name__) from error
     content = response["output"].get("message", {}).get("content", [])
     return "".join(block.get("text", "") for block in content), response["stopReason"]

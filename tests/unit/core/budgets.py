@@ -22,10 +22,10 @@ class Enforced:
         self.table = MemoryTable()
         self.limit = given.daily_usd
         self.now = now
-        instrument.install()
         instrument.guard = Guard(
             given, "engineer", lambda: BudgetTable(self.table, "ledger", "engineer", given.daily_usd), now
         )
+        instrument.install()
 
     @property
     def item(self) -> dict[str, Any]:
