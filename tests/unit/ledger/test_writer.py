@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -171,6 +171,9 @@ class Faults:
         # What only reads is repeated by botocore, and asks often.
         if self.random.random() >= (self.rate / 50 if operation == "Query" else self.rate):
             return
+        self.fail(operation, when)
+
+    def fail(self, operation: str, when: str) -> None:
         if when == "after":
             raise ReadTimeoutError(endpoint_url="test")
         code = self.random.choice(("InternalServerError", "ThrottlingException", "TransactionConflict"))
@@ -178,6 +181,33 @@ class Faults:
             reasons = [{"Code": "None"}, {"Code": code}]
             raise client_error("TransactionCanceledException", operation, CancellationReasons=reasons)
         raise client_error("InternalServerError", operation)
+
+
+class Crash(Exception):
+    """The end of a worker: its batch comes again, whole."""
+
+
+class AtEveryCall(Faults):
+    """Fails each request of each worker once: before it took effect, after it, or the worker ends there."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, 1)
+        self.worker = threading.local()
+        self.faults: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, operation: str, when: str) -> None:
+        if operation == "Query":
+            return  # what only reads is repeated by botocore
+        told = vars(self.worker)
+        if when == "before":
+            told["place"] = None if told.get("failed") else self.random.choice(("before", "after"))
+            told["failed"] = False
+        if told["place"] == when:
+            told["failed"] = True
+            self.faults[operation, when] += 1
+            if self.random.random() < 0.1:
+                raise Crash
+            self.fail(operation, when)
 
 
 @settings(max_examples=40, deadline=None)
@@ -203,14 +233,15 @@ def test_faults_lose_nothing_and_double_nothing(seed: int) -> None:
 def test_eight_workers_at_once_and_faults_at_every_call(full_size: bool) -> None:
     world = World(3, streams=8, invocations=420 if full_size else 40)
     expected = recount(world.events)
-    client = FakeDynamoDB(Faults(3, 0.05))
+    faults = AtEveryCall(3)
+    client = FakeDynamoDB(faults)
     assert not full_size or len(world.events) >= 20_000
 
     def work(batch: list[LogEvent]) -> None:
         while True:
             try:
                 writer_of(client).write(read_payload(payload(batch), "us-east-1"))
-            except (LedgerBusy, ClientError, ReadTimeoutError):
+            except (LedgerBusy, ClientError, ReadTimeoutError, Crash):
                 continue
             return
 
@@ -219,7 +250,7 @@ def test_eight_workers_at_once_and_faults_at_every_call(full_size: bool) -> None
     def fold() -> int:
         days = 0
         while not done.wait(0.2):
-            with suppress(ExceptionGroup, LedgerBusy, ClientError, ReadTimeoutError):
+            with suppress(ExceptionGroup, LedgerBusy, ClientError, ReadTimeoutError, Crash):
                 days += folds.run(NOW).days
         return days
 
@@ -227,7 +258,8 @@ def test_eight_workers_at_once_and_faults_at_every_call(full_size: bool) -> None
         folding = pool.submit(fold)
         list(pool.map(work, world.deliveries()))
         done.set()
-    print(f"{folding.result()} folds meanwhile")
+    print(f"{folding.result()} folds meanwhile; faults: {dict(faults.faults)}")
+    assert len(faults.faults) >= 6, "every kind of call failed, before and after it took effect"
     client.fault = lambda operation, when: None
     check(client, expected, now=NOW)
     folds.run(NOW)
