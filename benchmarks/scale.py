@@ -51,6 +51,9 @@ TABLE_WRITES = 40_000
 # https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
 SHARD_BYTES, SHARD_RECORDS = 1_000_000, 1000
 
+# https://docs.aws.amazon.com/lambda/latest/api/API_CreateEventSourceMapping.html, ParallelizationFactor
+PARALLEL_BATCHES = 10
+
 # What is assumed, for only an account could tell.
 CALL_S = 0.010
 """A request to DynamoDB and back, that of a transaction included."""
@@ -177,14 +180,17 @@ def ways(load: Load, a_day: float) -> Iterator[Way]:
     yield Way("direct", {**common, "tables": tables(writes), "ingest": ingest(1)}, direct)
 
     bytes_a_second = a_second * load.packed_bytes
-    stream_shards = math.ceil(max(arrivals / SHARD_RECORDS, bytes_a_second / SHARD_BYTES) * HEADROOM)
+    busy = arrivals * work_s  # batches at work
+    fill = max(arrivals / SHARD_RECORDS, bytes_a_second / SHARD_BYTES, busy / PARALLEL_BATCHES)
+    stream_shards = math.ceil(fill * HEADROOM)
     units = math.ceil(load.events * load.packed_bytes / PAYLOAD_BYTES)
     stream = stream_shards * SHARD_HOUR * 24 * DAYS + a_month / load.events * units * PAYLOAD_UNIT
     records = min(RECORDS_A_BATCH, max(1, arrivals / stream_shards * WINDOW_S))
     kinesis = {
         **direct,
-        "functions at once": arrivals * (START_S / records + work_s),
+        "functions at once": arrivals * START_S / records + busy,
         "stream shards": stream_shards,
+        "batches of a shard at once": math.ceil(busy * HEADROOM / stream_shards),
     }
     yield Way(
         "Kinesis",
@@ -267,7 +273,8 @@ def page() -> str:
                 + " | ".join(amounts)
                 + f" | {_usd(way.total)} | {million} |"
             )
-    needs = ["deliveries a second", "functions at once", "ledger shards", "writes a second", "stream shards"]
+    needs = ["deliveries a second", "functions at once", "ledger shards", "writes a second"]
+    needs += ["stream shards", "batches of a shard at once"]
     lines += ["", "| events a day | way | " + " | ".join(needs) + " |", "|---:|---|" + "---:|" * len(needs)]
     for a_day in SCALES:
         for way in ways(small, a_day):

@@ -53,6 +53,15 @@ def test_the_prices_by_another_way_of_adding_up() -> None:
     assert aggregator.usd["ingest"] == pytest.approx(2 * kinesis.usd["ingest"])
 
 
+def test_a_stream_has_batches_for_all_that_is_under_way() -> None:
+    for load in scale.COUNTED.values():
+        for a_day in (*scale.SCALES, 10**10):
+            _, kinesis, _ = scale.ways(load, a_day)
+            batches = kinesis.needs["stream shards"] * kinesis.needs["batches of a shard at once"]
+            assert batches >= kinesis.needs["functions at once"]
+            assert kinesis.needs["batches of a shard at once"] <= scale.PARALLEL_BATCHES
+
+
 def test_logs_get_cheaper_by_the_tier() -> None:
     # $5,000 for the first 10 TB, $5,000 for the next 20, $2,000 for 20 more, $500 for the last 10.
     assert scale._log_usd(60e12) == pytest.approx(12_500)
