@@ -14,7 +14,7 @@ from agentops_constructs import AgentSource, Budget, MonitoredAgent, bundling
 from agentops_monitoring.enforcement import budget as budgets
 from stacks.settings import Settings, SettingsError
 
-from .conftest import Resource, listed, policy_statements, synth, synthesized
+from .conftest import Resource, Templates, listed, policy_statements, synth, synthesized
 
 
 def update_statements(statements: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def test_a_budget_that_makes_no_sense_fails_at_synth(arguments: dict[str, Any], 
         Budget(**arguments)
 
 
-def test_the_apps_own_agents_have_budgets_when_the_context_says_so() -> None:
+def test_the_apps_own_agents_have_budgets_when_the_context_says_so(everything: Templates) -> None:
     def with_budgets(resources: Any) -> list[Resource]:
         return [
             each
@@ -96,8 +96,7 @@ def test_the_apps_own_agents_have_budgets_when_the_context_says_so() -> None:
             if "AGENTOPS_BUDGET" in each.properties.get("Environment", {}).get("Variables", {})
         ]
 
-    without = synthesized("staging")
-    assert with_budgets(without.resources("AWS::Lambda::Function")) == []
+    assert with_budgets(everything.resources("AWS::Lambda::Function")) == []
     given = synthesized("staging", agent_budget_usd="3")
     assert len(with_budgets(given.resources("AWS::Lambda::Function"))) == 3
     keys = {
