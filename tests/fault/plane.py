@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ class Plane(FaultyAws):
                     filterPattern="",
                     destinationArn=self.arn(INGEST),
                 )
-            logs.create_log_stream(logGroupName=self._groups[filter_name], logStreamName=stream)
+            with suppress(logs.exceptions.ResourceAlreadyExistsException):
+                logs.create_log_stream(logGroupName=self._groups[filter_name], logStreamName=stream)
         for chunk in range(chunks):
             for (filter_name, stream), found in streams.items():
                 some = found[len(found) * chunk // chunks : len(found) * (chunk + 1) // chunks]
@@ -112,6 +114,10 @@ class Plane(FaultyAws):
                         logEvents=[{"timestamp": one.timestamp, "message": one.message} for one in some],
                     )
             time.sleep(0.15)  # longer than lines gather for one delivery
+
+    def groups(self) -> list[str]:
+        """Return those log groups."""
+        return list(self._groups.values())
 
     def fed(self) -> list[LogEvent]:
         """Return every line that is in those groups."""

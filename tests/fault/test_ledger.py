@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agentops_monitoring import cli
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.reader import LedgerReader
 from local.processes import Services
@@ -21,7 +22,7 @@ from local.report import recount as raw_lines
 from local.report.widgets import Span
 from local.scenario import incidents
 from tests.fault.plane import AGENTOPS_LOG, ENVIRONMENT, EXPORT, INGEST, MODEL_LOG, Plane
-from tests.integration.conftest import REGION
+from tests.integration.conftest import ACCOUNT, REGION, cli_variables
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.recount import recount
 from tests.unit.ledger.streams import LogEvent, World, proof, rfc3339
@@ -385,3 +386,38 @@ def test_an_alert_whose_sender_is_killed_is_mailed_with_the_same_key(plane: Plan
     letters = told(plane)[len(before) :]
     assert len(letters) == (1 if when == "before" else 2)
     assert len(set(letters)) == 1
+
+
+def test_commands_bring_back_what_ingest_gave_up_and_what_was_lost(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead letters, and deliveries of which nothing is left but the log; then a workflow is forgotten."""
+    for name, value in cli_variables(plane.url, plane.out).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCOUNT)
+    monkeypatch.setattr("agentops_monitoring.ledger.forget.IN_FLIGHT_S", 0.0)
+    (seed,) = seeds(False)
+    events = world(seed, streams=2, invocations=4)
+    plane.feed(events, chunks=1)
+    plane.settle(60)
+    more = world(seed + 1, streams=2, invocations=4)
+    plane.order({"call": "*", "by": INGEST, "fault": "kill"})
+    plane.feed(more[::2], chunks=1)
+    plane.settle(60)
+    plane.letters()  # gone: only their logs have them
+    plane.feed(more[1::4], chunks=1)
+    plane.settle(60)
+    plane.order()
+    command = ["replay", "--environment", ENVIRONMENT]
+    assert cli.main([*command, "--dlq"]) == 0
+    plane.feed(more[3::4], chunks=1)  # what follows shows what is missing
+    plane.settle(60)
+    for group in plane.groups():
+        assert cli.main([*command, "--from-logs", "--log-group", group, "--start", "3h"]) == 0
+    assert cli.main([*command, "--from-logs"]) == 0, "no event is missing"
+    check(plane.client("dynamodb"), recount(plane.fed()))
+    reader = LedgerReader(plane.client("dynamodb"), TABLES)
+    workflow = next(body["workflow_id"] for body in recount(plane.fed()).events.values())
+    assert reader.workflow_events(workflow)
+    assert cli.main(["forget", "--workflow", workflow, "--yes", "--environment", ENVIRONMENT]) == 0
+    assert reader.workflow_events(workflow) == []
