@@ -20,7 +20,7 @@ MOST = 3
 
 
 def causes(reader: LedgerReader, alert: Alert, now: datetime) -> list[Cause] | None:
-    """Return what was spent most on until now; None when it cannot be read, which must not keep an alert back.
+    """Return what was spent most on until now; None when that cannot be read, which keeps no alert back.
 
     Of a total these are agents, models and event types; of an agent, models and compute; of a workflow,
     agents, models and compute.

@@ -13,6 +13,9 @@ from agentops_monitoring.ledger.direct import line_writer
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.mailbox import Mailbox
 
+# Whether DynamoDB's conditions hold is test_alerts' matter, on both of its stand-ins.
+pytestmark = pytest.mark.parametrize("dynamodb", ["moto"], indirect=True)
+
 
 def line(number: int, tokens: int) -> str:
     at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())

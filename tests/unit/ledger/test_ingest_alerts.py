@@ -19,6 +19,8 @@ from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.mailbox import Mailbox
 from tests.unit.ledger.streams import LogEvent, payload, proof, rfc3339
 
+# Whether DynamoDB's conditions hold is test_alerts' matter, on both of its stand-ins.
+pytestmark = pytest.mark.parametrize("dynamodb", ["moto"], indirect=True)
 STREAM = "2026/11/22/[$LATEST]00112233445566778899aabbccddeeff"
 Line = Callable[..., LogEvent]
 
