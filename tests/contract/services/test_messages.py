@@ -194,11 +194,10 @@ def test_a_notification_may_say_something_else_to_each_protocol(service: Cloud) 
     sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
     raw = {"RawMessageDelivery": "true"}
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=queue, Attributes=raw)
-    said = []
+    said, asked = [], {"QueueUrl": url, "WaitTimeSeconds": 1}
     for bodies in ({"default": "all", "email": "mail"}, {"default": "all", "sqs": "queues"}):
         sns.publish(TopicArn=arn, Message=json.dumps(bodies), MessageStructure="json")
-        asked = {"QueueUrl": url, "WaitTimeSeconds": 1}
-        (message,) = service.until(lambda asked=asked: sqs.receive_message(**asked).get("Messages"))
+        (message,) = service.until(lambda: sqs.receive_message(**asked).get("Messages"))
         said.append(message["Body"])
         sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     assert said == ["all", "queues"]
