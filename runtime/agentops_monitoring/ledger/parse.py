@@ -37,6 +37,7 @@ TERMS = ("agentops.event", "platform.report", "REPORT RequestId")
 _MAX_RUN_MS = 15 * 60_000
 _MAX_BILLED_MS = 2 * _MAX_RUN_MS
 _MAX_MEMORY_MB = _MAX_STORAGE_MB = 10_240
+_MAX_DIGITS = 15
 _REPORT = re.compile(
     r"REPORT RequestId: (?P<request>\S+)\s+Duration: (?P<duration>[\d.]+) ms\s+"
     r"Billed Duration: (?P<billed>\d+) ms\s+Memory Size: (?P<memory>\d+) MB"
@@ -267,21 +268,18 @@ def _report(
 ) -> Report:
     if function is None:
         raise Refused("the subscription filter's name says neither agent nor architecture")
-    try:
-        duration_ms, init_ms = Decimal(str(duration)), Decimal(str(init))
-        billed_ms, memory_mb = Decimal(str(billed)), Decimal(str(memory))
-    except InvalidOperation:
-        raise Refused("report holds no numbers") from None
+    duration_ms, init_ms, billed_ms, memory_mb = map(_figure, (duration, init, billed, memory))
     if not (
         type(request_id) is str
         and 0 < len(request_id) <= 128
-        and 0 <= billed_ms <= _MAX_BILLED_MS
-        and 0 <= duration_ms <= _MAX_BILLED_MS
-        and 0 <= init_ms <= _MAX_BILLED_MS
+        and request_id.isascii()
+        and request_id.isprintable()
+        and billed_ms <= _MAX_BILLED_MS
+        and duration_ms <= _MAX_BILLED_MS
+        and init_ms <= _MAX_BILLED_MS
         and 0 < memory_mb <= _MAX_MEMORY_MB
         and billed_ms == int(billed_ms)
         and memory_mb == int(memory_mb)
-        and len(duration_ms.as_tuple().digits) <= 15
     ):
         raise Refused("report is out of range")
     cost, provisioned = (
@@ -308,7 +306,27 @@ def _report(
         cost,
         source,
         str(error_type)[:128],
-        # No bill depends on it.
-        int(peak) if isinstance(peak, int) or (isinstance(peak, str) and peak.isdecimal()) else 0,
+        _peak(peak),
         provisioned,
     )
+
+
+def _figure(value: object) -> Decimal:
+    """Return a number of a report, which is not below 0 and has few enough digits to count with exactly."""
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        raise Refused("report holds no numbers") from None
+    _, digits, exponent = found.as_tuple()
+    if not found.is_finite() or found < 0 or len(digits) > _MAX_DIGITS or int(exponent) < -_MAX_DIGITS:
+        raise Refused("report is out of range")
+    return abs(found)
+
+
+def _peak(value: object) -> int:
+    """Return the memory used at most in MB; 0 for what makes no sense, since no bill depends on it."""
+    try:
+        found = _figure(value)
+    except Refused:
+        return 0
+    return int(found) if found <= _MAX_MEMORY_MB else 0

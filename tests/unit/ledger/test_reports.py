@@ -19,6 +19,7 @@ from agentops_monitoring.ledger.parse import Function, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.writer import LedgerWriter
 from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
 from tests.unit.ledger.recount import recount
 from tests.unit.ledger.streams import LogEvent, World, payload
 from tests.unit.ledger.test_writer import check
@@ -63,6 +64,10 @@ def test_a_filters_name_says_what_a_report_does_not(fields: str, expected: tuple
         {"billedDurationMs": -1},
         {"billedDurationMs": 1.5},
         {"durationMs": 10**400},
+        {"durationMs": "NaN"},
+        {"initDurationMs": math.nan},
+        {"billedDurationMs": math.inf},
+        {"durationMs": 1e-300},
     ],
 )
 def test_no_report_claims_more_than_lambda_runs(claims: dict[str, Any]) -> None:
@@ -70,6 +75,42 @@ def test_no_report_claims_more_than_lambda_runs(claims: dict[str, Any]) -> None:
     assert batch.reports == []
     (reject,) = batch.rejects
     assert "out of range" in reject.reason
+
+
+ODD = st.one_of(
+    st.sampled_from(
+        ["NaN", "sNaN", "1E-999999", "1E+999999", "-0", "٣", "\ud800", "9" * 5_000, "0." + "0" * 40 + "1"]
+    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    st.lists(st.none(), max_size=1),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["requestId", "status", "errorType"]), ODD),
+    st.dictionaries(
+        st.sampled_from(
+            ["durationMs", "billedDurationMs", "memorySizeMB", "initDurationMs", "maxMemoryUsedMB"]
+        ),
+        ODD,
+    ),
+    st.booleans(),
+)
+def test_whatever_a_printed_report_says_what_came_with_it_is_booked(
+    fields: dict[str, Any], metrics: dict[str, Any], as_text: bool
+) -> None:
+    odd = printed("odd", 1, **metrics)
+    line = json.loads(odd.message)
+    line["record"] |= fields
+    message = json.dumps(line)
+    if as_text:
+        said = {**line["record"], **line["record"]["metrics"]}
+        message = f"REPORT RequestId: {said['requestId']}\tDuration: {said['durationMs']} ms\t"
+        message += f"Billed Duration: {said['billedDurationMs']} ms\tMemory Size: {said['memorySizeMB']} MB\t"
+        message += f"Max Memory Used: {said.get('maxMemoryUsedMB')} MB\tStatus: {said['status']}"
+    both = payload([odd._replace(message=message), printed("true", 2)])
+    result = LedgerWriter(FakeDynamoDB(), TABLES).write(read_payload(both, REGION))
+    assert (result.reports, len(result.rejects)) in ((2, 0), (1, 1))
 
 
 # Per GB-second: on demand and kept ready on x86_64, then on arm64, then of storage; per request.
