@@ -137,13 +137,16 @@ class LedgerWriter:
         result = WriteResult(rejects=list(batch.rejects), later=len(batch.later))
         before = self._requests.made
         self._later.put(batch.frame, batch.later)
-        known = self._load({key: Sequence for each in batch.parts if (key := Sequence.key(each.event, ""))})
+        split = [part.event for part in batch.parts]
+        asked = _likely([*batch.events, *split, *batch.reports], batch.stream)
+        known = self._load(asked)
         assembled, refused = self._parts.assemble(_new_parts(batch, known, result))
         result.rejects += refused
         units = _together(_distinct([*batch.events, *assembled, *batch.reports], result))
         rendered: dict[str, Written] = {}
-        likely = _likely(units, batch.stream)
-        known |= self._load({key: kind for key, kind in likely.items() if key not in known})
+        if assembled:  # more is known of an event once it is whole
+            likely = _likely(assembled, batch.stream)
+            known |= self._load({key: kind for key, kind in likely.items() if key not in asked})
         if failed := [unit for unit in units if isinstance(unit, Report) and unit.failed]:
             known |= self._load(_of_failures(failed, known))
         queue = deque(units)
