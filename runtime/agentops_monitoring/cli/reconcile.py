@@ -44,7 +44,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from agentops_monitoring.cli.plane import NoPlane, Plane, client
     from agentops_monitoring.ledger import schema
     from agentops_monitoring.ledger.reader import LedgerReader
-    from agentops_monitoring.ledger.reconcile import LAMBDA, reconcile
+    from agentops_monitoring.ledger.reconcile import LAMBDA, NotTold, reconcile
 
     plane = Plane(parsed.environment)
     try:
@@ -54,7 +54,7 @@ def _run(parsed: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"--day: {error}", file=sys.stderr)
         return USAGE
-    except (NoPlane, BotoCoreError, ClientError) as error:
+    except (NoPlane, NotTold, BotoCoreError, ClientError) as error:
         print(f"reconcile: {error}", file=sys.stderr)
         return NOT_ALL
     if parsed.json:

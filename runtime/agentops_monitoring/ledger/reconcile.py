@@ -31,6 +31,10 @@ _BEDROCK = ("Invocations", "InvocationClientErrors", "InvocationServerErrors", "
             "OutputTokenCount")  # fmt: skip
 
 
+class NotTold(RuntimeError):
+    """CloudWatch gave no complete answer; what it left out would pass for zero."""
+
+
 class Compared(NamedTuple):
     """An agent's invocations, or the calls of a model: as AWS has counted them, and as the ledger has."""
 
@@ -123,15 +127,19 @@ def reconcile(
     ------
     ValueError
         The day is to come, or CloudWatch does not list its metrics any more.
+    NotTold
+        CloudWatch did not say how much it has counted.
     """
-    today = (now or datetime.now(UTC)).date()
+    now = now or datetime.now(UTC)
+    today = now.date()
     if not today - OLDEST < day <= today:
         raise ValueError(f"day {day}: from {today - OLDEST + _DAY} to {today} is what CloudWatch can tell")
     booked = reader.day(day)
-    return [*_agents(reader, cloudwatch, day, booked), *_models(cloudwatch, day, booked, region)]
+    counts = _Counts(cloudwatch, day, now)
+    return [*_agents(reader, counts, day, booked), *_models(counts, booked, region)]
 
 
-def _agents(reader: LedgerReader, cloudwatch: Any, day: date, booked: Rollups) -> Iterator[Compared]:
+def _agents(reader: LedgerReader, counts: _Counts, day: date, booked: Rollups) -> Iterator[Compared]:
     names = set(booked.agents)
     for each in {(day.year, day.month), ((day - _KNOWN_SINCE).year, (day - _KNOWN_SINCE).month)}:
         names |= set(reader.month_spend(*each).agents)
@@ -145,7 +153,7 @@ def _agents(reader: LedgerReader, cloudwatch: Any, day: date, booked: Rollups) -
         for function in {each for some in functions.values() for each in some}
         for metric in ("Invocations", "Errors")
     ]
-    sums = _sums(cloudwatch, wanted, day)
+    sums = counts.of(wanted)
     for group, own in _sharing(functions):
         totals = [(agent, booked.agents.get(agent, Totals())) for agent in group]
         invocations, late = (
@@ -180,9 +188,9 @@ def _sharing(functions: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[list[st
         yield names, tuple(sorted(shared))
 
 
-def _models(cloudwatch: Any, day: date, booked: Rollups, region: str | None) -> Iterator[Compared]:
+def _models(counts: _Counts, booked: Rollups, region: str | None) -> Iterator[Compared]:
     ids: dict[str, list[str]] = {}
-    for model_id in sorted(_listed_models(cloudwatch)):
+    for model_id in sorted(counts.models()):
         ids.setdefault(resolve(model_id, region=region) or model_id, []).append(model_id)
     for model in booked.models:
         known = price_book().find(model)
@@ -194,7 +202,7 @@ def _models(cloudwatch: Any, day: date, booked: Rollups, region: str | None) -> 
         for each in some
         for metric in _BEDROCK
     ]
-    sums = _sums(cloudwatch, wanted, day)
+    sums = counts.of(wanted)
     for model, own in sorted(ids.items()):
         calls, client_errors, server_errors, into, out = (
             [sums["AWS/Bedrock", metric, "ModelId", each] for each in own] for metric in _BEDROCK
@@ -216,42 +224,54 @@ def _models(cloudwatch: Any, day: date, booked: Rollups, region: str | None) -> 
             yield Compared(BEDROCK, model, tuple(own), counted, ledger, late, failed)
 
 
-def _listed_models(cloudwatch: Any) -> Iterator[str]:
-    pages = cloudwatch.get_paginator("list_metrics").paginate(
-        Namespace="AWS/Bedrock", MetricName="Invocations"
-    )
-    for page in pages:
-        for metric in page["Metrics"]:
-            if [each["Name"] for each in metric["Dimensions"]] == ["ModelId"]:
-                yield metric["Dimensions"][0]["Value"]
-
-
 _Wanted = tuple[str, str, str, str]
 
 
-def _sums(cloudwatch: Any, wanted: Sequence[_Wanted], day: date) -> dict[_Wanted, tuple[int, int]]:
-    """Return each metric's sum over a day, and over the last period of it."""
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    last = start + _DAY - timedelta(seconds=_PERIOD_S)
-    found: dict[_Wanted, tuple[int, int]] = {}
-    for first in range(0, len(wanted), _MOST_QUERIES):
-        some = wanted[first : first + _MOST_QUERIES]
-        totals = [0.0] * len(some)
-        latest = [0.0] * len(some)
-        pages = cloudwatch.get_paginator("get_metric_data").paginate(
-            MetricDataQueries=[_query(number, *each) for number, each in enumerate(some)],
-            StartTime=start,
-            EndTime=start + _DAY,
+class _Counts:
+    """What CloudWatch has counted on a day."""
+
+    def __init__(self, cloudwatch: Any, day: date, now: datetime) -> None:
+        self._cloudwatch = cloudwatch
+        self._start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        # What has begun in a period that ends later than this may still run, or its lines be on their way.
+        self._settled = min(self._start + _DAY, now) - timedelta(seconds=_PERIOD_S)
+
+    def models(self) -> Iterator[str]:
+        """Return the ids of the models that were called."""
+        pages = self._cloudwatch.get_paginator("list_metrics").paginate(
+            Namespace="AWS/Bedrock", MetricName="Invocations"
         )
         for page in pages:
-            for result in page["MetricDataResults"]:
-                number = int(result["Id"][1:])
-                for at, value in zip(result["Timestamps"], result["Values"], strict=True):
-                    totals[number] += value
-                    latest[number] += value if at >= last else 0
-        for number, each in enumerate(some):
-            found[each] = round(totals[number]), round(latest[number])
-    return found
+            for metric in page["Metrics"]:
+                if [each["Name"] for each in metric["Dimensions"]] == ["ModelId"]:
+                    yield metric["Dimensions"][0]["Value"]
+
+    def of(self, wanted: Sequence[_Wanted]) -> dict[_Wanted, tuple[int, int]]:
+        """Return each metric's sum, and how much of it is too late to be settled."""
+        found: dict[_Wanted, tuple[int, int]] = {}
+        for first in range(0, len(wanted), _MOST_QUERIES):
+            some = wanted[first : first + _MOST_QUERIES]
+            totals = [0.0] * len(some)
+            latest = [0.0] * len(some)
+            status = dict.fromkeys(range(len(some)), "no answer")
+            pages = self._cloudwatch.get_paginator("get_metric_data").paginate(
+                MetricDataQueries=[_query(number, *each) for number, each in enumerate(some)],
+                StartTime=self._start,
+                EndTime=self._start + _DAY,
+            )
+            for page in pages:
+                for result in page["MetricDataResults"]:
+                    number = int(result["Id"][1:])
+                    status[number] = result["StatusCode"]
+                    for at, value in zip(result["Timestamps"], result["Values"], strict=True):
+                        totals[number] += value
+                        settled = at + timedelta(seconds=_PERIOD_S) <= self._settled
+                        latest[number] += 0 if settled else value
+            for number, each in enumerate(some):
+                if status[number] != "Complete":
+                    raise NotTold(f"CloudWatch on {' '.join(each)}: {status[number]}")
+                found[each] = round(totals[number]), round(latest[number])
+        return found
 
 
 def _query(number: int, namespace: str, metric: str, dimension: str, value: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.origins import Origins
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
-from agentops_monitoring.ledger.reconcile import BEDROCK, LAMBDA, Compared, reconcile
+from agentops_monitoring.ledger.reconcile import BEDROCK, LAMBDA, Compared, NotTold, reconcile
 from agentops_monitoring.ledger.writer import LedgerWriter
 from tests.unit.ledger.conftest import TABLES, create_tables
 from tests.unit.ledger.streams import LogEvent, payload, proof, rfc3339
@@ -79,8 +79,9 @@ class Cloud:
         tokens = {"gen_ai.usage.input_tokens": into, "gen_ai.usage.output_tokens": out}
         return self.event("llm_usage", {"gen_ai.request.model": model, **tokens})
 
-    def compared(self) -> list[Compared]:
-        return reconcile(LedgerReader(self.dynamodb, TABLES), self.cloudwatch, self.day, region=REGION)
+    def compared(self, now: datetime | None = None) -> list[Compared]:
+        reader = LedgerReader(self.dynamodb, TABLES)
+        return reconcile(reader, self.cloudwatch, self.day, region=REGION, now=now)
 
 
 @pytest.fixture
@@ -139,6 +140,51 @@ def test_what_runs_across_midnight_is_not_missed(cloud: Cloud) -> None:
     assert agent.remarks == ["across midnight"]
     cloud.count("AWS/Lambda", "Invocations", "shop-manager", 1, at=end - timedelta(minutes=20))
     assert cloud.compared()[0].missing == 1
+
+
+def test_what_began_just_now_is_not_missed_on_a_day_that_is_not_over(cloud: Cloud) -> None:
+    cloud.log(cloud.report(), at=cloud.noon - timedelta(hours=1))
+    for minutes, value in ((-60, 1), (-14, 2), (-40, 1)):
+        at = cloud.noon + timedelta(minutes=minutes)
+        cloud.count("AWS/Lambda", "Invocations", "shop-manager", value, at=at)
+    (agent,) = cloud.compared(now=cloud.noon)
+    assert (agent.counted, agent.booked, agent.late, agent.missing) == (4, 1, 2, 1)
+
+
+class Silent:
+    """CloudWatch, which fails to answer a query as GetMetricData does: within an answer that succeeds."""
+
+    def __init__(self, client: Any, status: str | None) -> None:
+        self.client, self.status, self.meta = client, status, client.meta
+
+    def get_paginator(self, name: str) -> Any:
+        pages = self.client.get_paginator(name)
+        if name != "get_metric_data":
+            return pages
+        status = self.status
+
+        class Pages:
+            def paginate(self, **arguments: Any) -> Iterator[Any]:
+                for page in pages.paginate(**arguments):
+                    for result in page["MetricDataResults"]:
+                        result |= {"StatusCode": status, "Timestamps": [], "Values": []}
+                    yield page if status else {"MetricDataResults": []}
+
+        return Pages()
+
+
+@pytest.mark.parametrize("status", ["InternalError", "PartialData", "Forbidden", None])
+def test_what_cloudwatch_did_not_tell_is_not_taken_for_zero(
+    cloud: Cloud, status: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.log(cloud.report())
+    cloud.count("AWS/Lambda", "Invocations", "shop-manager", 9)
+    silent = Silent(cloud.cloudwatch, status)
+    with pytest.raises(NotTold, match="shop-manager"):
+        reconcile(LedgerReader(cloud.dynamodb, TABLES), silent, cloud.day, region=REGION)
+    monkeypatch.setattr("agentops_monitoring.cli.plane.client", lambda _: silent)
+    assert cli.main(["reconcile"]) == 1
+    assert "CloudWatch on" in capsys.readouterr().err
 
 
 def test_an_agent_that_was_renamed_is_held_together_with_its_former_name(cloud: Cloud) -> None:
