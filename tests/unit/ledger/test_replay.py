@@ -160,7 +160,7 @@ def as_letters(cloud: Cloud, batch: list[LogEvent], dice: random.Random) -> None
             )
         )
     else:
-        noise = "".join(chr(33 + dice.randrange(90)) for _ in range(400_000))
+        noise = base64.b64encode(dice.randbytes(250_000)).decode()
         body = {**payload(batch), "noise": noise}
         texts = list(split(json.dumps(body)))
         assert len(texts) > 1

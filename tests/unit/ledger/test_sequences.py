@@ -86,7 +86,7 @@ def deliver(client: Any, batches: list[list[LogEvent]]) -> None:
             break
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_what_is_missing_is_known_to_the_number(seed: int) -> None:
     dice = random.Random(seed)
