@@ -17,12 +17,14 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 SEND = {"sqs:SendMessage"}
 CASE_FILE = {"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
 AGENT = LOGS | SEND | CASE_FILE | {"bedrock:InvokeModel", "events:PutEvents"}
+# To tell of budgets, each threshold once.
+TELL = {"sns:Publish"} | {
+    f"dynamodb:{name}" for name in ("BatchGetItem", "DeleteItem", "PutItem", "Query", "UpdateItem")
+}
 # What each function calls, read from its code, and Lambda under its role; nothing that it could do without.
 CALLS = {
-    "ingest": LOGS
-    | SEND
-    | {f"dynamodb:{name}" for name in ("BatchGetItem", "BatchWriteItem", "PutItem", "Query", "UpdateItem")},
-    "gauges": LOGS | {"dynamodb:Query"},
+    "ingest": LOGS | SEND | TELL | {"dynamodb:BatchWriteItem"},
+    "gauges": LOGS | TELL,
     "fold": LOGS | {f"dynamodb:{name}" for name in ("PutItem", "Query", "UpdateItem")},
     "analyze": LOGS | {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "events:PutEvents"},
     "widgets": LOGS | {"dynamodb:GetItem", "dynamodb:Query"},
