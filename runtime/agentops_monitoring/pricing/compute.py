@@ -7,9 +7,10 @@ those of us-east-1 stand on https://aws.amazon.com/lambda/pricing/ too, with wha
 - A month's GB-seconds cost less beyond 6 and 15 billion on x86_64, 7.5 and 18.75 billion on arm64 (about
   $100,000), counted over the account or its whole organization, which no log shows. All are taken at the
   first tier: beyond it the figure here is too high, by up to a quarter.
-- An environment of provisioned concurrency runs at a lower rate. Where this table has none (regions that are
-  not listed, arm64 outside the first group) the on-demand rate stands in, which is never too low.
-- Storage in `/tmp` costs beyond 512 MB, for as long as the compute is billed.
+- An environment of provisioned concurrency runs at a lower rate. Where these tables have none (regions that
+  are not listed, arm64 outside three) the on-demand rate stands in, which is never too low.
+- Storage in `/tmp` costs beyond 512 MB, for as long as the compute is billed. Regions that are not listed are
+  taken at the lowest rate, which may be too low: others cost up to nine tenths more.
 """
 
 from __future__ import annotations
@@ -33,33 +34,35 @@ _REGIONS: dict[str, tuple[str, str, str]] = {
     "me-central-1": ("0.0000206667", "0.0000165334", "0.00000025"),
     "me-south-1": ("0.0000206667", "0.0000165334", "0.00000025"),
 }
-_PROVISIONED: dict[tuple[str, str], str] = {
-    # (region, architecture): per GB-second of running in an environment that is kept ready
-    ("us-east-1", "x86_64"): "0.0000097222",
-    ("us-east-2", "x86_64"): "0.0000097222",
-    ("us-west-2", "x86_64"): "0.0000097222",
-    ("us-east-1", "arm64"): "0.0000077778",
-    ("us-east-2", "arm64"): "0.0000077778",
-    ("us-west-2", "arm64"): "0.0000077778",
-    ("ap-northeast-1", "x86_64"): "0.0000125615",
-    ("ap-south-1", "x86_64"): "0.0000104966",
-    ("ap-southeast-1", "x86_64"): "0.0000121313",
-    ("ap-southeast-2", "x86_64"): "0.0000122173",
-    ("eu-central-1", "x86_64"): "0.0000117011",
-    ("eu-west-1", "x86_64"): "0.0000108407",
-    ("eu-west-2", "x86_64"): "0.0000112709",
+_MORE: dict[str, tuple[str, str]] = {
+    # region: per GB-second of /tmp, and of running on x86_64 in an environment that is kept ready
+    "af-south-1": ("0.0000000404", "0.0000129"),
+    "ap-east-1": ("0.0000000407", "0.0000133358"),
+    "ap-northeast-1": ("0.000000037", "0.0000125615"),
+    "ap-northeast-2": ("0.0000000352", "0.0000119592"),
+    "ap-northeast-3": ("0.000000037", "0.0000125615"),
+    "ap-south-1": ("0.0000000352", "0.0000104966"),
+    "ap-southeast-1": ("0.000000037", "0.0000121313"),
+    "ap-southeast-2": ("0.000000037", "0.0000122173"),
+    "ap-southeast-4": ("0.000000037", "0.0000122173"),
+    "ap-southeast-5": ("0.0000000333", "0.0000109181"),
+    "ca-central-1": ("0.000000034", "0.0000108407"),
+    "eu-central-1": ("0.0000000367", "0.0000117011"),
+    "eu-central-2": ("0.0000000441", "0.0000128712"),
+    "eu-north-1": ("0.0000000323", "0.0000103245"),
+    "eu-south-1": ("0.0000000357", "0.0000113827"),
+    "eu-west-1": ("0.000000034", "0.0000108407"),
+    "eu-west-2": ("0.0000000358", "0.0000112709"),
+    "eu-west-3": ("0.0000000358", "0.0000113569"),
+    "me-south-1": ("0.0000000374", "0.0000119251"),
+    "sa-east-1": ("0.0000000586", "0.0000154867"),
+    "us-east-1": ("0.0000000309", "0.0000097222"),
+    "us-east-2": ("0.0000000309", "0.0000097222"),
+    "us-west-1": ("0.000000037", "0.000011443"),
+    "us-west-2": ("0.0000000309", "0.0000097222"),
 }
+_READY_ARM64 = dict.fromkeys(("us-east-1", "us-east-2", "us-west-2"), "0.0000077778")
 _COMMON_STORAGE = "0.0000000309"
-_STORAGE = {
-    # region: per GB-second of /tmp, where it is not the common price
-    "ap-northeast-1": "0.000000037",
-    "ap-south-1": "0.0000000352",
-    "ap-southeast-1": "0.000000037",
-    "ap-southeast-2": "0.000000037",
-    "eu-central-1": "0.0000000367",
-    "eu-west-1": "0.000000034",
-    "eu-west-2": "0.0000000358",
-}
 # 1/1024 and 1/1000 are finite in decimal, so no digit is lost.
 _MB_MS = Decimal("0.0000009765625")
 
@@ -72,8 +75,8 @@ def _rates(architecture: str, region: str) -> tuple[Decimal, Decimal, Decimal, D
     common = (_GB_SECOND["x86_64"], _GB_SECOND["arm64"], _REQUEST)
     x86_64, arm64, request = _REGIONS.get(region, common)
     memory = arm64 if architecture == "arm64" else x86_64
-    provisioned = _PROVISIONED.get((region, architecture), memory)
-    storage = _STORAGE.get(region, _COMMON_STORAGE)
+    storage, ready_x86_64 = _MORE.get(region, (_COMMON_STORAGE, x86_64))
+    provisioned = _READY_ARM64.get(region, arm64) if architecture == "arm64" else ready_x86_64
     on_demand, ready, disk = (
         _EXACT.multiply(Decimal(each), _MB_MS) for each in (memory, provisioned, storage)
     )

@@ -35,7 +35,8 @@ def test_no_digit_is_lost(ms: int, memory: int) -> None:
         ("x86_64", "eu-central-1", "0.0000117011"),
         # Not known here: the on-demand rate, which is never too low.
         ("arm64", "eu-central-1", "0.0000133334"),
-        ("x86_64", "af-south-1", "0.0000221"),
+        ("x86_64", "sa-east-1", "0.0000154867"),
+        ("x86_64", "me-central-1", "0.0000206667"),
     ],
 )
 def test_an_environment_that_was_kept_ready_runs_at_a_rate_of_its_own(
@@ -46,7 +47,10 @@ def test_an_environment_that_was_kept_ready_runs_at_a_rate_of_its_own(
     assert lambda_cost(1000, 1024, architecture, region) >= Decimal(rate) + request
 
 
-@pytest.mark.parametrize(("region", "rate"), [("us-west-2", "0.0000000309"), ("eu-west-1", "0.000000034")])
+@pytest.mark.parametrize(
+    ("region", "rate"),
+    [("us-west-2", "0.0000000309"), ("eu-west-1", "0.000000034"), ("sa-east-1", "0.0000000586")],
+)
 def test_storage_costs_beyond_what_is_free(region: str, rate: str) -> None:
     plain = lambda_cost(1000, 128, "arm64", region)
     assert lambda_cost(1000, 128, "arm64", region, storage_mb=512) == plain
