@@ -21,6 +21,8 @@ from benchmarks.workload import deliveries
 
 EVENTS_A_SECOND, CALLS_A_THOUSAND = 5_000, 20
 """What we promise: at least, and at most."""
+_ROUNDS = 3
+"""At least: other processes disturb each other's CPU, too."""
 
 
 class Figure(NamedTuple):
@@ -139,8 +141,10 @@ def measure(seconds: float, *, streams: int = 4) -> list[Figure]:
         _cpu(write, invocations[:1])  # loads what is loaded once
         ready.append((who, endpoint, write, note))
     best: dict[str, Figure] = {}
+    rounds = 0
     end = time.monotonic() + seconds
-    while time.monotonic() < end or not best:
+    while time.monotonic() < end or rounds < _ROUNDS:
+        rounds += 1
         for who, endpoint, write, note in ready:
             endpoint.calls.clear()
             rate = events / _cpu(write, invocations)

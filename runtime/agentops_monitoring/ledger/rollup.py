@@ -46,6 +46,9 @@ def add(increments: Increments, key: Key, name: str, value: Number) -> None:
 def merge(into: Increments, increments: Increments) -> None:
     """Add all counters of one set to another."""
     for key, counters in increments.items():
+        if key not in into:
+            into[key] = dict(counters)
+            continue
         for name, value in counters.items():
             add(into, key, name, value)
 

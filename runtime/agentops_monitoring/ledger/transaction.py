@@ -115,15 +115,19 @@ class Plan:
         puts: int,
         size: int,
     ) -> bool:
-        others = dict(self._others)
+        others: dict[str, int] = {}
         for key, kind in touched:
             state, before = self._state(key, kind), self._known.get(key)
-            counters |= state.touches | state.touched_by(unit)
+            counters |= state.touches
+            counters |= state.touched_by(unit)
             # Items that it has already may go, and others come.
             others[key] = state.most_others(unit) + (before.most_others() if before is not None else 0)
-        counters |= {(schema.MARK, schema.day_bucket(day)) for day in self._unmarked(counters)}
         counters -= self._counters
-        states = len(self.states) + sum(key not in self.states for key, _ in touched)
+        if counters:
+            counters |= {(schema.MARK, schema.day_bucket(day)) for day in self._unmarked(counters)}
+            counters -= self._counters
+        states = len(self.states) + sum(key not in self.states for key in others)
+        others = self._others | others
         actions = self._puts + puts + states + len(self._counters) + len(counters) + sum(others.values())
         if self and (actions > MAX_ACTIONS or self._size + size > MAX_BYTES):
             return False
