@@ -139,7 +139,7 @@ def foreign(dice: random.Random, _text: str) -> str:
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32), spoil=st.sampled_from([torn, cut_at_the_beginning, forged, foreign]))
 def test_what_is_none_of_ours_changes_nothing(seed: int, spoil: Callable[[random.Random, str], str]) -> None:
-    dice = random.Random(seed)
+    dice = random.Random(f"other than the world's {seed}")
     world = World(seed, streams=2)
     lines = [each for each in world.events if '"agentops.event"' in each.message]
     bad: dict[str, LogEvent] = {}
