@@ -192,10 +192,14 @@ class LedgerWriter:
                     raise LedgerBusy(f"{len(queue) + len(rest)} of {len(units)} items wait: {failure.reason}")
                 self._requests.wait(fruitless)
             if failure.stale:
-                stale = list(plan.states)
+                stale = {key: type(state) for key, state in plan.states.items()}
                 for key in stale:
                     known.pop(key, None)
-                known |= self._load({key: type(plan.states[key]) for key in stale})
+                # Where one was there that was taken for new, the others that were are read as well, at once.
+                waiting = [pair for unit in queue for pair in concerned(unit, batch.stream)]
+                stale |= {key: kind for key, kind in waiting if key not in asked}
+                asked |= stale
+                known |= self._load(stale)
             queue.extendleft(reversed(rest))
         for event in assembled:
             workflow = known.get(schema.workflow_pk(event.workflow_id))
