@@ -172,7 +172,13 @@ def milliseconds(at: object) -> int:
     Refused
         It is not RFC 3339 in UTC with milliseconds.
     """
-    if type(at) is str and len(at) == 24 and at[23] == "Z" and at[10] == "T" and at[19] == ".":
+    # The texts are cut into days and hours, so ISO 8601's weeks and its hour 24 are none of them.
+    if (
+        type(at) is str
+        and len(at) == 24
+        and (at[7], at[10], at[19], at[23]) == ("-", "T", ".", "Z")
+        and at[11:13] != "24"
+    ):
         try:
             return round(datetime.fromisoformat(at).timestamp() * 1000)
         except ValueError:

@@ -107,6 +107,17 @@ def test_without_a_log_a_line_may_have_waited_in_a_file(days: float, believed: b
     assert believed or rfc3339(now_ms) <= item["at"]["S"] <= rfc3339(now_ms + 60_000)
 
 
+@pytest.mark.parametrize("at", ["2026-W48-1T08:00:00.000Z", "2026-11-22T24:00:00.000Z"])
+def test_a_time_in_another_notation_is_refused(at: str) -> None:
+    """ISO 8601 has weeks, and an hour 24: such a bucket would be nobody's, and hold up the fold for ever."""
+    world = World(6, streams=1)
+    line = json.loads(next(each.message for each in world.events if "invocation_started" in each.message))
+    line["agentops.event"]["at"] = at
+    result = writer_of(FakeDynamoDB()).write_lines([json.dumps(line)], "laptop")
+    assert result.events == 0
+    assert [at in reject.reason for reject in result.rejects] == [True]
+
+
 def torn(dice: random.Random, text: str) -> str:
     return text[: dice.randrange(1, len(text))]
 
