@@ -15,8 +15,13 @@ WINDOW_BYTES = 32_000_000
 SLOWEST, FASTEST = 2.0, 100.0
 """Events a second."""
 
-LOOKS, PAUSE_S = 6, 2.0
-"""How often, and how far apart, a queue is asked whether another attempt holds something: its count lags."""
+LOOKS, PAUSE_S = 13, 5.0
+"""How often, and how far apart, a queue is asked whether another attempt holds something. Its count lags by a
+minute or so: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+"""
+
+ANSWERS_S = 0.25
+"""What Lambda and SQS take at most, for an event, to answer: seldom more than a tenth of it."""
 
 SKEW = timedelta(minutes=1)
 """Lambda's clock, which dates the records, and ours, which dates the stop, may differ by so much."""
@@ -111,7 +116,7 @@ class Redrive:
         self._rate = rate
         self._sleep = sleep
         self._clock = clock
-        self.hidden_s = int(60 + 2 * WINDOW / rate)
+        self.hidden_s = int(60 + WINDOW * (1 / rate + ANSWERS_S))
         """How long what was received stays hidden: until its window is through for sure."""
 
     def __call__(
@@ -123,6 +128,7 @@ class Redrive:
         deadline: float = float("inf"),
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Redriven:
         """Give a function what a stop has kept from it, oldest first.
 
@@ -136,12 +142,17 @@ class Redrive:
             Only look. What is looked at is hidden from others meanwhile.
         progress
             Called with the number of events accepted so far.
+        stopped
+            Asked now and then; true ends it, for what a stopped function is given comes back for ever.
         """
         accepted, reason, more = 0, "", True
         others: dict[str, bool] = {}  # by message, whether it came after the stop
         hidden: dict[str, str] = {}  # what is to be shown again in the end, else it would be received again
         try:
             while more and not reason:
+                if stopped():
+                    reason = "it was stopped again"
+                    break
                 messages, more = self._window(queue_url)
                 hidden |= {each["MessageId"]: each["ReceiptHandle"] for each in messages}
                 kept = []
@@ -167,12 +178,15 @@ class Redrive:
                         progress(accepted)
         finally:
             self._show(queue_url, list(hidden.values()))
-        if not reason and (held := self._held(queue_url)):
+        if not reason and (held := self._held(queue_url, deadline)):
             reason = f"{held} messages are held by another attempt, for up to {self.hidden_s} s"
         return Redriven(accepted, len(others), sum(others.values()), reason)
 
     def _window(self, queue_url: str) -> tuple[list[Mapping[str, Any]], bool]:
-        """Receive messages, and return whether there may be more."""
+        """Receive messages, and return whether there may be more.
+
+        What comes back at once is among them: a moment after a resumption Lambda may still refuse events.
+        """
         messages: list[Mapping[str, Any]] = []
         size = 0
         while len(messages) < WINDOW and size < WINDOW_BYTES:
@@ -186,16 +200,19 @@ class Redrive:
             )
             found = answer.get("Messages", [])
             if not found:
-                return messages, False
+                return messages, bool(messages)
             messages += found
             size += sum(len(each["Body"]) for each in found)
         return messages, True
 
-    def _held(self, queue_url: str) -> int:
+    def _held(self, queue_url: str, deadline: float) -> int:
         """Return how many messages are hidden, though not by this attempt."""
         name: Any = "ApproximateNumberOfMessagesNotVisible"
+        held = 0
         for look in range(LOOKS):
             if look:
+                if self._clock() + PAUSE_S > deadline:
+                    break
                 self._sleep(PAUSE_S)
             answer = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
             if not (held := int(answer["Attributes"][name])):

@@ -22,6 +22,7 @@ from agentops_monitoring.ledger import schema
 STOPPED, RESUMING, RUNNING = "stopped", "resuming", "running"
 _ATTEMPTS = 8
 """At an item that others change too; each loses to one that got further."""
+_NOT_FIRST = "another command or alarm came first; try again"
 
 
 class Breach(NamedTuple):
@@ -125,13 +126,9 @@ class Stops:
                 # stop's former value and time hold, the latest breach counts as dealt with.
                 stop = known._replace(status=STOPPED, breach_at=max(known.breach_at, breach.at))
             if self._write(target.agent, stop, known):
-                self._lambda.put_function_concurrency(
-                    FunctionName=target.function, ReservedConcurrentExecutions=0
-                )
-                # Its queue fills now, as it should. The breach was mailed; this is no second one.
-                self._cloudwatch.disable_alarm_actions(AlarmNames=[target.failed_alarm])
+                self._settle_with_alarm(target.agent, stop._replace(version=stop.version + 1))
                 return True
-        raise RuntimeError(f"the item of agent {target.agent} changes too often")
+        raise _too_often(target.agent)
 
     def resume(
         self,
@@ -150,48 +147,55 @@ class Stops:
         ----------
         before
             Only if its breach was on a UTC day before this time's; whatever is unfinished is finished anyway.
+            Without it, an agent that runs is given what was refused before Lambda had heard of its
+            resumption everywhere.
         deadline, dry_run, progress
             As in `Redrive`.
         """
         known = self.find(agent)
-        if known is None or known.status == RUNNING:
+        if known is None or (known.status == RUNNING and before is not None):
             return Resumed(agent, "not stopped")
         if before is not None and known.status == STOPPED and known.breach_at.date() >= before.date():
             return Resumed(agent, "stopped")
         if not dry_run and known.status == STOPPED:
             resuming = known._replace(status=RESUMING)
             if not self._write(agent, resuming, known):
-                return Resumed(agent, "unfinished", reason="another command or alarm came first; try again")
+                return Resumed(agent, "unfinished", reason=_NOT_FIRST)
             known = resuming._replace(version=known.version + 1)
+        settled = known
         try:
-            concurrency = known.former if dry_run else self._restore(known)
+            if known.status == RUNNING:
+                concurrency = self._concurrency(known.function)
+            elif dry_run:
+                concurrency = known.former
+            else:
+                settled, concurrency = self._settle(agent, known)
         except self._lambda.exceptions.ResourceNotFoundException:
-            self._write(agent, known._replace(status=RUNNING), known)
+            if known.status != RUNNING:
+                self._write(agent, known._replace(status=RUNNING), known)
             return Resumed(agent, "not stopped", reason=f"there is no function {known.function} any more")
         except self._lambda.exceptions.InvalidParameterValueException as error:
             # Others have reserved what was free meanwhile: an account keeps 100 unreserved.
             return Resumed(agent, "refused", 0, reason=str(error))
-        if not dry_run:
-            seen = self.find(agent)
-            if seen is None or seen.version != known.version:
-                if seen is not None and seen.status == STOPPED:
-                    self._lambda.put_function_concurrency(
-                        FunctionName=known.function, ReservedConcurrentExecutions=0
-                    )
-                return Resumed(agent, "unfinished", reason="another command or alarm came first; try again")
+        if settled.version != known.version:
+            return Resumed(agent, "unfinished", reason=_NOT_FIRST)
         if concurrency == 0:
             given = Redriven(0, 0, 0)  # it would come back at once
         else:
             given = self._redrive(
                 known.queue_url, known.function, known.since, deadline=deadline, dry_run=dry_run,
-                progress=progress,
+                progress=progress, stopped=lambda: self._is_changed(agent, known),
             )  # fmt: skip
-        if not dry_run and not given.reason:
-            self._finish(agent, known, given)
-        state = "unfinished" if given.reason else "resumed"
-        return Resumed(agent, state, concurrency, given.accepted, given.others, given.reason)
+        if known.status == RUNNING and not given.accepted and not given.reason:
+            return Resumed(agent, "not stopped")
+        reason = given.reason
+        if known.status != RUNNING and not dry_run and not reason:
+            reason = self._finish(agent, known, given)
+        state = "unfinished" if reason else "resumed"
+        return Resumed(agent, state, concurrency, given.accepted, given.others, reason)
 
-    def _finish(self, agent: str, known: Stop, given: Redriven) -> None:
+    def _finish(self, agent: str, known: Stop, given: Redriven) -> str:
+        """Leave the agent on its own; return why not, when it was stopped again."""
         self._cloudwatch.enable_alarm_actions(AlarmNames=[known.failed_alarm])
         if given.others_since:
             # Failures of another kind that nobody was told of: the alarm turns anew, and mails.
@@ -201,7 +205,44 @@ class Stops:
                     StateValue="OK",
                     StateReason=f"Agent {agent} was resumed; {given.others_since} events failed meanwhile.",
                 )
-        self._write(agent, known._replace(status=RUNNING), known)
+        if self._write(agent, known._replace(status=RUNNING), known):
+            return ""
+        seen = self.find(agent)
+        if seen is None or seen.status != STOPPED:
+            return ""
+        self._settle_with_alarm(agent, seen)
+        return _NOT_FIRST
+
+    def _is_changed(self, agent: str, known: Stop) -> bool:
+        seen = self.find(agent)
+        return seen is None or seen.version != known.version
+
+    def _settle(self, agent: str, known: Stop) -> tuple[Stop, int | None]:
+        """Make the function as its item says; return the item and the concurrency.
+
+        Who changes an item settles it, and looks at it once more: so of two at once the later change of the
+        item decides, whichever call comes last.
+        """
+        for _ in range(_ATTEMPTS):
+            if known.status == STOPPED:
+                concurrency: int | None = 0
+                self._lambda.put_function_concurrency(
+                    FunctionName=known.function, ReservedConcurrentExecutions=0
+                )
+                # Its queue fills now, as it should. The breach was mailed; this is no second one.
+                self._cloudwatch.disable_alarm_actions(AlarmNames=[known.failed_alarm])
+            else:
+                concurrency = self._restore(known)
+            seen = self.find(agent)
+            if seen is None or seen.version == known.version:
+                return known, concurrency
+            known = seen
+        raise _too_often(agent)
+
+    def _settle_with_alarm(self, agent: str, known: Stop) -> None:
+        now, _ = self._settle(agent, known)
+        if now.status != STOPPED:  # resumed meanwhile, and its alarm was let speak before it was silenced
+            self._cloudwatch.enable_alarm_actions(AlarmNames=[now.failed_alarm])
 
     def _restore(self, known: Stop) -> int | None:
         """Set the former concurrency unless somebody has set another since; return what there is."""
@@ -255,6 +296,10 @@ class Stops:
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
             return False
         return True
+
+
+def _too_often(agent: str) -> RuntimeError:
+    return RuntimeError(f"the item of agent {agent} changes too often")
 
 
 def _key(agent: str) -> dict[str, dict[str, str]]:

@@ -158,6 +158,8 @@ class Process:
         self.end_at = end_at
         self.after = after
         self.calls: list[str] = []
+        self.others: dict[str, Callable[[], object]] = {}
+        """What others do right before the first call of a name."""
 
     def client(self, real: Any) -> Any:
         """Wrap a client."""
@@ -165,6 +167,7 @@ class Process:
 
     def call(self, name: str, method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Make a call, unless the process has ended."""
+        self.others.pop(name, lambda: None)()
         number = len(self.calls)
         self.calls.append(name)
         if 0 <= self.end_at < number + (not self.after):
@@ -424,4 +427,57 @@ def test_a_function_that_is_gone_is_no_trouble(cloud: Cloud) -> None:
     cloud.aws.exists = False
     done = cloud.stops().resume("worker")
     assert (done.state, FUNCTION in done.reason) == ("not stopped", True)
-    assert cloud.stops().resume("worker").reason == ""
+    assert cloud.stops().resume("worker", before=NEXT_DAY) == Resumed("worker", "not stopped")
+
+
+def test_a_resumption_amid_a_stop_that_is_delivered_again_holds(cloud: Cloud) -> None:
+    aws, breach, process = cloud.aws, cloud.breach(), Process()
+    aws.concurrency = 7
+    cloud.stops().stop(TARGET, breach)
+    cloud.send(1)
+    process.others["put_function_concurrency"] = lambda: cloud.stops().resume("worker")
+    cloud.stops(process).stop(TARGET, breach)
+    assert (aws.concurrency, aws.muted, aws.accepted) == (7, False, [1])
+    known = cloud.stops().find("worker")
+    assert known is not None
+    assert known.status == "running"
+
+
+@pytest.mark.parametrize(
+    "call", ["put_item", "delete_function_concurrency", "receive_message", "invoke", "enable_alarm_actions"]
+)
+def test_a_breach_amid_a_resumption_stops(cloud: Cloud, call: str) -> None:
+    aws, process = cloud.aws, Process()
+    cloud.stops().stop(TARGET, cloud.breach())
+    cloud.send(1, 2, 3)
+    cloud.later(hours=1)
+    process.others[call] = lambda: cloud.stops().stop(TARGET, cloud.breach("HighCost"))
+    done = cloud.stops(process).resume("worker")
+    assert (done.state, "again" in done.reason) == ("unfinished", True)
+    assert (aws.concurrency, aws.muted) == (0, True)
+    assert len(aws.accepted) + len(aws.queue) == 3
+    assert cloud.stops().resume("worker").state == "resumed"
+    assert sorted(aws.accepted) == [1, 2, 3]
+    assert (aws.concurrency, aws.muted, len(aws.queue)) == (None, False, 0)
+
+
+def test_what_was_refused_a_moment_after_the_resumption_comes_back_too(cloud: Cloud) -> None:
+    cloud.stops().stop(TARGET, cloud.breach())
+    cloud.stops().resume("worker")
+    cloud.aws.keep(1)  # Lambda had not heard of it everywhere
+    assert cloud.stops().resume("worker", before=NEXT_DAY).state == "not stopped", "it is not the schedule's"
+    assert cloud.stops().resume("worker") == Resumed("worker", "resumed", None, 1)
+    assert cloud.aws.accepted == [1]
+    assert cloud.stops().resume("worker") == Resumed("worker", "not stopped")
+
+
+def test_a_count_that_lags_is_asked_again(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.stops().stop(TARGET, cloud.breach())
+    cloud.send(1)
+    lags = iter(["1"] * 12)
+    monkeypatch.setattr(
+        cloud.aws,
+        "get_queue_attributes",
+        lambda **asked: {"Attributes": dict.fromkeys(asked["AttributeNames"], next(lags, "0"))},
+    )
+    assert cloud.stops().resume("worker").state == "resumed", "SQS counts within a minute"
