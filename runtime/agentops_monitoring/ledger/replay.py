@@ -277,8 +277,15 @@ def _read(messages: Sequence[_Message]) -> _Content:
     for source, name in (("export's", "DDBStreamBatchInfo"), ("a stream's", "KinesisBatchInfo")):
         if name in body:
             return _Content("other", f"{source} batch, of which only the position is kept ({condition})")
+    # arn:aws:lambda:<region>:<account>:function:<name>:<qualifier>
+    function = ":".join(str(context.get("functionArn", "")).split(":")[6:7]) or "a function"
+    if "requestPayload" in body:
+        return _Content("other", f"{condition}: an event of {function}, with no lines for the ledger")
     # https://docs.aws.amazon.com/lambda/latest/api/API_OnFailure.html: what is too large is dropped.
-    return _Content("other", f"{condition}, without the delivery itself: replay --from-logs has it")
+    reason = (
+        f"{condition}, without the event of {function} itself: if it held lines, replay --from-logs has them"
+    )
+    return _Content("other", reason)
 
 
 def _data(holder: object) -> str:

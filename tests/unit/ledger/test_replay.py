@@ -275,6 +275,19 @@ def test_a_delivery_that_lambda_dropped_is_to_be_had_from_the_log(cloud: Cloud) 
     assert len(cloud.waiting()) == 1
 
 
+def test_an_event_of_another_function_is_left_and_said(cloud: Cloud) -> None:
+    arn = "arn:aws:lambda:us-east-1:1:function:agentops-stop-test:$LATEST"
+    context = {"functionArn": arn, "condition": "RetriesExhausted", "approximateInvokeCount": 3}
+    alarm = {"source": "aws.cloudwatch", "alarmData": {"alarmName": "AgentOps-test-HighCost"}}
+    cloud.send(json.dumps({"requestContext": context, "requestPayload": alarm}))
+    code, told = cloud.replay("--dlq")
+    assert code == 1
+    assert list(told["reasons"]) == [
+        "RetriesExhausted: an event of agentops-stop-test, with no lines for the ledger"
+    ]
+    assert len(cloud.waiting()) == 1
+
+
 def test_without_a_plane_the_reason_is_said(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["replay", "--dlq", "--environment", "nowhere"]) == 1
     assert "/agentops/nowhere/ingest-function-arn" in capsys.readouterr().err
