@@ -47,7 +47,8 @@ class CostAlarm(Construct):
     Raises
     ------
     ValueError
-        The threshold is not above 0, or it is not said which agents are to be stopped.
+        The threshold is not above 0, it is not said which agents are to be stopped, or one of them is of
+        another environment.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class CostAlarm(Construct):
         super().__init__(scope, id)
         if not threshold_usd > 0:
             raise ValueError(f"threshold_usd must be above 0, not {threshold_usd}")
-        stopped = _stopped(on_breach, stops, agent)
+        stopped = _stopped(monitoring, on_breach, stops, agent)
         spender = agent.agent_name if isinstance(agent, MonitoredAgent) else agent
         whose = f"agent {spender}" if spender else f"environment {monitoring.environment}"
         name = name or (f"Cost-{spender}" if spender else "HighCost")
@@ -254,19 +255,28 @@ class MonitoringAlarms(Construct):
 
 
 def _stopped(
-    on_breach: CostAction, stops: Sequence[MonitoredAgent], agent: MonitoredAgent | str | None
+    monitoring: PlaneBase,
+    on_breach: CostAction,
+    stops: Sequence[MonitoredAgent],
+    agent: MonitoredAgent | str | None,
 ) -> list[MonitoredAgent]:
     if on_breach is not CostAction.STOP_AGENT:
         if stops:
             raise ValueError("stops= needs on_breach=CostAction.STOP_AGENT")
         return []
-    if stops:
-        return list(stops)
-    if isinstance(agent, MonitoredAgent):
-        return [agent]
-    raise ValueError(
-        "on_breach=CostAction.STOP_AGENT: give agent= as the MonitoredAgent, or list those to stop in stops="
-    )
+    found = list(dict.fromkeys(stops)) or ([agent] if isinstance(agent, MonitoredAgent) else [])
+    if not found:
+        raise ValueError(
+            "on_breach=CostAction.STOP_AGENT: give agent= as the MonitoredAgent, or list those to stop in "
+            "stops="
+        )
+    for each in found:
+        if each.monitoring.environment != monitoring.environment:
+            raise ValueError(
+                f"on_breach=CostAction.STOP_AGENT: agent {each.agent_name!r} is of environment "
+                f"{each.monitoring.environment!r}, which no alarm of {monitoring.environment!r} can stop"
+            )
+    return found
 
 
 def _alarm(

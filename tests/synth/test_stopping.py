@@ -68,7 +68,7 @@ def test_an_environments_alarm_stops_those_that_are_listed(
 ) -> None:
     agents = [agent(id=name.capitalize(), agent_name=name) for name in ("one", "two")]
     MonitoringAlarms(
-        stack, "Alarms", monitoring=plane, daily_budget_usd=10, on_breach=STOP, stops=agents
+        stack, "Alarms", monitoring=plane, daily_budget_usd=10, on_breach=STOP, stops=[*agents, agents[0]]
     )  # fmt: skip
 
     assert set(parameters(stack)) == {f"/agentops/team/stoppable/{name}" for name in ("one", "two")}
@@ -84,6 +84,14 @@ def test_who_is_to_be_stopped_has_to_be_said(
 ) -> None:
     with pytest.raises(ValueError, match="STOP_AGENT"):
         CostAlarm(stack, "Cost", monitoring=plane, threshold_usd=5, **settings)
+
+
+def test_an_agent_of_another_environment_is_not_stopped(
+    stack: Stack, plane: MonitoringPlane, agent: Agent
+) -> None:
+    other = MonitoringPlane.from_environment(stack, "Elsewhere", "elsewhere")
+    with pytest.raises(ValueError, match=r"'helper' is of environment 'team'.*'elsewhere'"):
+        CostAlarm(stack, "Cost", monitoring=other, threshold_usd=5, on_breach=STOP, stops=[agent()])
 
 
 def test_an_agent_whose_failed_events_go_elsewhere_is_not_stopped(

@@ -73,6 +73,12 @@ def _resume(parsed: argparse.Namespace, plane: Plane) -> int:
     redrive = Redrive(client("sqs"), lambda_, rate=parsed.rate)
     stops = Stops(schema.client(), lambda_, client("cloudwatch"), plane.tables.ledger, redrive)
     agents = parsed.agents
+
+    def is_known(agent: str) -> bool:
+        return stops.find(agent) is not None or any(
+            each.agent == agent for each in targets(client("ssm"), plane.environment)
+        )
+
     if parsed.all:
         found = {each.agent: stops.find(each.agent) for each in targets(client("ssm"), plane.environment)}
         agents = [agent for agent, stop in found.items() if stop is not None and stop.status != RUNNING]
@@ -81,7 +87,10 @@ def _resume(parsed: argparse.Namespace, plane: Plane) -> int:
         for agent in agents:
             with Progress(f"events given to {agent}") as shown:
                 try:
-                    done.append(stops.resume(agent, dry_run=parsed.dry_run, progress=shown.show))
+                    one = stops.resume(agent, dry_run=parsed.dry_run, progress=shown.show)
+                    if one.state == "not stopped" and not is_known(agent):
+                        one = Resumed(agent, "unknown", reason="no alarm stops an agent of that name")
+                    done.append(one)
                 except (BotoCoreError, ClientError) as error:  # the next agent may do better
                     done.append(Resumed(agent, "refused", reason=str(error)))
     finally:
@@ -101,7 +110,7 @@ def _print_table(done: Sequence[Resumed], environment: str, *, dry_run: bool) ->
     print(f"{'agent':{width}}  {'state':11} {'concurrency':>11} {'events':>8} {'others':>8}")
     for each in done:
         concurrency = "unreserved" if each.concurrency is None else f"{each.concurrency:,}"
-        if each.state in ("not stopped", "refused"):
+        if each.state in ("not stopped", "refused", "unknown"):
             concurrency = ""
         print(
             f"{each.agent:{width}}  {each.state:11} {concurrency:>11} {each.redriven:8,} {each.others:8,}"

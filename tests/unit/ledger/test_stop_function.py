@@ -137,9 +137,9 @@ def test_the_command_says_what_it_does(agents: Agents, capsys: pytest.CaptureFix
     assert "a dry run: nothing was changed" in said
     assert agents.concurrency == 0
 
-    assert cli.main(["resume", "worker", "nobody"]) == 0
+    assert cli.main(["resume", "worker", "gone"]) == 0
     said = capsys.readouterr().out
-    assert "nobody  not stopped" in said
+    assert "gone    not stopped" in said
     assert "they stay in the agent's queue" in said
     assert agents.concurrency is None
 
@@ -151,10 +151,17 @@ def test_what_could_not_be_done_for_an_agent_is_said(
         stop.handler(alarm(), CONTEXT)
     agents.sqs.delete_queue(QueueUrl=agents.sqs.get_queue_url(QueueName="worker")["QueueUrl"])
     capsys.readouterr()
-    assert cli.main(["resume", "worker", "nobody", "--json"]) == 1
-    worker, nobody = json.loads(capsys.readouterr().out)["agents"]
-    assert (worker["state"], nobody["state"]) == ("refused", "not stopped")
+    assert cli.main(["resume", "worker", "gone", "--json"]) == 1
+    worker, gone = json.loads(capsys.readouterr().out)["agents"]
+    assert (worker["state"], gone["state"]) == ("refused", "not stopped")
     assert "does not exist" in worker["reason"]
+
+
+def test_a_name_that_is_nobodys_is_said(agents: Agents, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["resume", "worker", "wroker"]) == 1
+    worker, wroker = capsys.readouterr().out.splitlines()[1:]
+    assert worker.startswith("worker  not stopped")
+    assert wroker.startswith("wroker  unknown")
 
 
 @pytest.mark.parametrize(
