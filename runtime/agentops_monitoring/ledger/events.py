@@ -22,8 +22,10 @@ CLOCKS_DIFFER_MS = 86_400_000
 """How far an event's own time may be from that of its line in the log."""
 _MAX_LABEL = 1_024
 _MAX_TAGS = 10_000
-# A partition key has 2,048 bytes, and one that is longer fails a whole read: WF# and four bytes a character.
+# A partition key has 2,048 bytes, and one that is longer fails a whole read.
 _TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 511), ("trace_id", 64), ("span_id", 64))
+_MAX_WORKFLOW_BYTES = 900
+"""A workflow is part of sort keys too, of alerts on its spend, which have 1,024."""
 
 # How our lines begin. Before them may stand what an agent printed without ending its line, as one does who
 # shows a model's answer word by word.
@@ -238,6 +240,9 @@ def read_event(line: Mapping[str, Any], source: Source, now_ms: int = 0) -> Even
         text = body.get(name)
         if type(text) is not str or not 0 < len(text) <= limit:
             raise Refused(f"{name} is no text of 1 to {limit} characters")
+    workflow = body["workflow_id"]
+    if not workflow.isascii() and len(workflow.encode("utf-8", "surrogatepass")) > _MAX_WORKFLOW_BYTES:
+        raise Refused(f"workflow_id has more than {_MAX_WORKFLOW_BYTES} bytes")
     for name in ("parent_id", "request_id"):
         if not (body.get(name) is None or (type(body[name]) is str and 0 < len(body[name]) <= 128)):
             raise Refused(f"{name} is neither null nor a text of 1 to 128 characters")
