@@ -23,6 +23,8 @@ minute or so: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIRefere
 ANSWERS_S = 0.25
 """What Lambda and SQS take at most, for an event, to answer: seldom more than a tenth of it."""
 
+_AT_ONCE, _TOO_OLD = "ZeroReservedConcurrency", "EventAgeExceeded"
+
 SKEW = timedelta(minutes=1)
 """Lambda's clock, which dates the records, and ours, which dates the stop, may differ by so much."""
 
@@ -66,8 +68,8 @@ def kept_by_stop(body: Any, function: str, since: datetime) -> bool:
     """Return whether a message is Lambda's record of an event that it refused for a stop.
 
     With no concurrency an asynchronous event goes to the failure destination at once, under the condition
-    `ZeroReservedConcurrency`; one that had been waiting may grow too old first, and was never answered then.
-    Both are without `responseContext`.
+    `ZeroReservedConcurrency`, whether it has been tried before or not; one that had been waiting may grow too
+    old first, and was never answered then: it is without `responseContext`.
     """
     try:
         context, at = body["requestContext"], datetime.fromisoformat(body["timestamp"])
@@ -77,8 +79,7 @@ def kept_by_stop(body: Any, function: str, since: datetime) -> bool:
         return False
     return (
         name == function
-        and condition in ("ZeroReservedConcurrency", "EventAgeExceeded")
-        and "responseContext" not in body
+        and (condition == _AT_ONCE or (condition == _TOO_OLD and "responseContext" not in body))
         and "requestPayload" in body
         and at.tzinfo is not None
         and at >= since - SKEW

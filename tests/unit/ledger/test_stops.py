@@ -255,6 +255,7 @@ def test_what_was_refused_comes_back_in_order_and_nothing_else(cloud: Cloud) -> 
     assert cloud.stops().stop(TARGET, cloud.breach())
     assert (aws.concurrency, aws.muted) == (0, True)
     cloud.send(*range(25))
+    aws.keep(99, responseContext={"functionError": "Unhandled"})  # it was to be tried again
     aws.keep(100, "EventAgeExceeded")  # it waited until it was too old, and was never tried
     aws.keep(-2, "EventAgeExceeded", responseContext={"functionError": "Unhandled"})
     aws.keep(-3, "RetriesExhausted", responseContext={"functionError": "Unhandled"})
@@ -264,9 +265,9 @@ def test_what_was_refused_comes_back_in_order_and_nothing_else(cloud: Cloud) -> 
     told: list[int] = []
     done = cloud.stops().resume("worker", progress=told.append)
 
-    assert done == Resumed("worker", "resumed", 7, 26, 5)
-    assert aws.accepted == [*range(25), 100]
-    assert told == list(range(1, 27))
+    assert done == Resumed("worker", "resumed", 7, 27, 5)
+    assert aws.accepted == [*range(25), 99, 100]
+    assert told == list(range(1, 28))
     assert (aws.concurrency, aws.muted, aws.raised) == (7, False, 1)
     assert len(aws.queue) == 5
     assert all(until <= aws.clock for _, until in aws.queue.values()), "what stays can be seen"
