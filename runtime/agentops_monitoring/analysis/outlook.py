@@ -62,10 +62,10 @@ class Outlooks:
     read
         Reads the ledger.
     shards
-        Over how many items each rollup is spread.
+        Returns over how many items each rollup is spread.
     """
 
-    def __init__(self, read: Read, shards: int) -> None:
+    def __init__(self, read: Read, shards: Callable[[], int]) -> None:
         self._read = read
         self._shards = shards
         self._made: dict[Case, str] = {}
@@ -105,7 +105,7 @@ class Outlooks:
         """Return what was spent from each of these times to the next, from the first spend on."""
         sk = schema.agent_key(case.name) if case.budget.agent else schema.TOTAL
         of_bucket = schema.hour_bucket if case.budget.period == DAY else schema.day_bucket
-        keys = [[(f"{of_bucket(_text(at))}#{n}", sk) for n in range(self._shards)] for at in starts]
+        keys = [[(f"{of_bucket(_text(at))}#{n}", sk) for n in range(self._shards())] for at in starts]
         spent = self._read([key for each in keys for key in each])
         values = [sum((spent.get(key, Decimal(0)) for key in each), Decimal(0)) for each in keys]
         first = next((number for number, value in enumerate(values) if value), len(values))

@@ -52,7 +52,7 @@ class Fold:
     tables
         Names of the tables.
     shards
-        Over how many items each rollup is spread; from the environment when left out.
+        Over how many items each rollup is spread; as the ledger says when left out.
     """
 
     def __init__(

@@ -12,8 +12,8 @@
     reader.spend(date(2026, 11, 22)).total.total_cost
     reader.workflow_spend(workflow_id).agents["engineer"]
 
-A window of n hours takes n × shards requests (and rarely a page more), however many events there were; a day
-that is over takes one, once it is folded.
+A window of n hours takes n × shards requests (and rarely a page more, and one a minute to learn how many
+shards there are), however many events there were; a day that is over takes one, once it is folded.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class LedgerReader(RollupReader):
     def workflow_spend(self, workflow_id: str) -> WorkflowSpend:
         """Return what a workflow has cost so far."""
         merged: rollup.Increments = {}
-        for shard in range(self._shards):
+        for shard in range(self._shards()):
             add_items(merged, self.partition(f"{schema.workflow_bucket(workflow_id)}#{shard}"))
         found = {name: Decimal(value) for name, value in merged.get(("", schema.SPEND), {}).items()}
         by = {

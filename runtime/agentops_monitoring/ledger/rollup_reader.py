@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.exact import Number
+from agentops_monitoring.ledger.shards import KEY, Shards
 from agentops_monitoring.ledger.totals import Rollups, rollups
 
 PARALLEL = 8
@@ -38,7 +39,7 @@ class RollupReader:
     tables
         Names of the tables.
     shards
-        Over how many items each rollup is spread; from the environment when left out.
+        Over how many items each rollup is spread; as the ledger says when left out.
     clock
         Returns the present time.
     """
@@ -53,7 +54,7 @@ class RollupReader:
     ) -> None:
         self._client = client
         self._tables = tables
-        self._shards = shards or schema.shards()
+        self._shards = Shards(lambda: self._range(KEY[0], KEY[1], KEY[1]), shards)
         self._clock = clock
         self.requests = 0
         """Requests made so far for rollups."""
@@ -132,7 +133,7 @@ class RollupReader:
 
     def _spend(self, bucket: str) -> Rollups:
         merged: rollup.Increments = {}
-        for shard in range(self._shards):
+        for shard in range(self._shards()):
             add_items(merged, self.partition(f"{bucket}#{shard}"))
         return rollups(merged)
 
@@ -143,7 +144,7 @@ class RollupReader:
     def marks(self, first: str = "", last: str = _LAST) -> dict[str, int]:
         """Return the marks of the days (`D#…`) on which anything was counted; they only ever rise."""
         found: dict[str, int] = {}
-        for shard in range(self._shards):
+        for shard in range(self._shards()):
             for item in self._range(f"{schema.MARK}#{shard}", first, last):
                 day = item["sk"]["S"]
                 found[day] = found.get(day, 0) + int(item["ver"]["N"])
@@ -170,7 +171,7 @@ class RollupReader:
         return [
             f"{schema.hour_bucket(f'{day.isoformat()}T{hour:02d}')}#{shard}"
             for hour in range(24)
-            for shard in range(self._shards)
+            for shard in range(self._shards())
         ]
 
     def _days(self, days: Sequence[date]) -> dict[date, rollup.Increments]:
@@ -209,7 +210,7 @@ class RollupReader:
             wanted.append(hour)
             hour += _HOUR
         found: dict[datetime, rollup.Increments] = {hour: {} for hour in wanted}
-        tasks = [(hour, shard) for hour in wanted for shard in range(self._shards)]
+        tasks = [(hour, shard) for hour in wanted for shard in range(self._shards())]
         keys = [f"{schema.hour_bucket(hour.isoformat())}#{shard}" for hour, shard in tasks]
         for (hour, _), items in zip(tasks, self.partitions(keys), strict=True):
             add_items(found[hour], items)

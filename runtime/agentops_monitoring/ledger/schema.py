@@ -34,8 +34,10 @@
     `LATER#<day>`             `<log event id>`       a line of a later version, whole, see `later`
     `CURSOR#<name>`           `STATE`                how far a scheduled job has come
     `FUNCTION#<agent>`        `<function>`           a function whose lines are the agent's (`origins`)
+    `READY#<function>`        `<version, alias>`     how far its standing price is booked (`ready`)
     `RECON#<day>`             `LAMBDA#<agent>`       what AWS counted and what the ledger did (`reconcile`)
     `RECON#<day>`             `BEDROCK#<model>`      the same of a model
+    `SHARDS`                  `STATE`                over how many shards is written, see `shards`
     `BUDGET#<agent>#<day>`    `STATE`                what its model calls may spend (`enforcement.table`)
     `STOPPED#<agent>`         `STATE`                an agent's last stop, versioned (`control.stops`)
     ========================  =====================  ==================================================
@@ -62,8 +64,11 @@ PENDING_ALERTS = "ALERT#PENDING"
 
 HOUR, DAY, MONTH, SPENT = "H#", "D#", "M#", "WS#"
 MARK = "FOLD"
+SHARDS = "SHARDS"
 FOLDED = "FOLDED"
 
+DEFAULT_SHARDS = 4
+"""Of counters; a reader looks at no fewer."""
 INDEX_SHARDS = 4
 _DAY_S = 86_400
 
@@ -101,8 +106,8 @@ def client() -> Any:
 
 
 def shards() -> int:
-    """Return over how many items a rollup is spread; `AGENTOPS_LEDGER_SHARDS`, raised but never lowered."""
-    return max(1, int(os.environ.get("AGENTOPS_LEDGER_SHARDS") or 4))
+    """Return over how many items this process spreads a rollup: `AGENTOPS_LEDGER_SHARDS`."""
+    return max(1, int(os.environ.get("AGENTOPS_LEDGER_SHARDS") or DEFAULT_SHARDS))
 
 
 def shard_of(stream: str, count: int) -> int:

@@ -21,6 +21,7 @@ from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import Requests
 from agentops_monitoring.ledger.rollup import Increments
+from agentops_monitoring.ledger.shards import KEY, Shards
 from agentops_monitoring.transport import say
 
 EVERY_S = 5.0
@@ -60,11 +61,12 @@ class Watch:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.held = tuple(held)
-        self.shards = shards or schema.shards()
         self._clock = clock
+        self._every_s = every_s
         self._table = tables.ledger
         self.requests = Requests(client, attempts=5)
-        self._reader = LedgerReader(client, tables, shards=self.shards)
+        self.shards = Shards(lambda: self.requests.get(self._table, [KEY]), shards)
+        self._reader = LedgerReader(client, tables, shards=shards)
         self._publish = publish
         self._outbox = Outbox(self.requests, tables.ledger, self._send, clock)
         self._known: set[str] = set()
@@ -177,7 +179,7 @@ class Watch:
 
     def spent(self, found: Sequence[Case]) -> dict[Case, Decimal]:
         """Read what is spent of budgets."""
-        keys = {case: case.keys(self.shards) for case in found}
+        keys = {case: case.keys(self.shards()) for case in found}
         amounts = self.read(dict.fromkeys(key for each in keys.values() for key in each))
         return {
             case: sum((amounts[key] for key in each if key in amounts), Decimal(0))

@@ -27,6 +27,7 @@ from agentops_monitoring.ledger.payload import unpack
 from agentops_monitoring.ledger.receipts import Receipt
 from agentops_monitoring.ledger.requests import LedgerBusy, Requests
 from agentops_monitoring.ledger.sequences import Sequence
+from agentops_monitoring.ledger.shards import declare
 from agentops_monitoring.ledger.state import State, Unit
 from agentops_monitoring.ledger.states import concerned
 from agentops_monitoring.ledger.transaction import MAX_ACTIONS, Plan
@@ -100,6 +101,7 @@ class LedgerWriter:
         self._parts = PartStore(client, tables.ledger, self._requests)
         self._later = LaterLines(client, tables.ledger, self._requests)
         self._marked: set[str] = set()
+        self._declared = False
 
     @classmethod
     def from_environment(cls) -> LedgerWriter:
@@ -136,6 +138,9 @@ class LedgerWriter:
     def _write(self, batch: Batch) -> WriteResult:
         result = WriteResult(rejects=list(batch.rejects), later=len(batch.later))
         before = self._requests.made
+        if not self._declared:
+            declare(self._requests, self._tables.ledger, self._shards)
+            self._declared = True
         self._later.put(batch.frame, batch.later)
         split = [part.event for part in batch.parts]
         asked = _likely([*batch.events, *split, *batch.reports], batch.stream)

@@ -38,7 +38,7 @@ class Ledger:
 
 def told(spent: Mapping[datetime, float], budget: Budget, now: datetime = NOON) -> dict[str, Any] | None:
     case = Case(budget, budget.agent, budgets.period_at(budget.period, now))
-    return Outlooks(Ledger(spent, budget.agent), 2).of(case, now)
+    return Outlooks(Ledger(spent, budget.agent), lambda: 2).of(case, now)
 
 
 def hours(count: int, usd: float, until: datetime = NOON) -> dict[datetime, float]:
@@ -96,7 +96,7 @@ def test_what_was_before_the_first_spend_is_no_history() -> None:
 
 def test_every_budget_has_its_turn_once_an_hour() -> None:
     ledger = Ledger(hours(100, 0.1))
-    outlooks = Outlooks(ledger, 2)
+    outlooks = Outlooks(ledger, lambda: 2)
     cases = [Case(Budget(Decimal(n)), "", "D#2026-11-22") for n in (1, 2, 3)]
     seen = []
     for minute in range(5):

@@ -213,6 +213,8 @@ def _holds(body: dict[str, Any], item: dict[str, Any] | None) -> bool:
     values = body["ExpressionAttributeValues"]
     if condition == "attribute_not_exists(pk) OR seen <= :seen":
         return item is None or int(item["seen"]["N"]) <= int(values[":seen"]["N"])
+    if condition == "attribute_not_exists(n) OR n < :count":
+        return item is None or int(item["n"]["N"]) < int(values[":count"]["N"])
     assert condition == "ver = :known"
     return item is not None and item["ver"] == values[":known"]
 
