@@ -113,8 +113,11 @@ def _gap(item: dict[str, Any]) -> Gap:
     def read(name: str) -> Any:
         return [tuple(each) for each in json.loads(item[name]["S"])] if name in item else []
 
+    # Of numbers that were let go nobody knows whether they came.
+    through = int(item["through"]["N"]) if "through" in item else 0
+    lost = [(max(first, through + 1), last) for first, last in read("lost") if last > through]
     agent, group, stream = (str(item[name]["S"]) for name in ("agent", "log_group", "log_stream"))
-    return Gap(item["sk"]["S"], agent, group, stream, read("missing"), read("lost"), read("watched"))
+    return Gap(item["sk"]["S"], agent, group, stream, read("missing"), lost, read("watched"))
 
 
 def _older(watched: list[tuple[int, int, int]], than: datetime) -> Intervals:

@@ -31,10 +31,9 @@ def has(intervals: Intervals, number: int) -> bool:
     return any(first <= number <= last for first, last in intervals[max(0, at - 1) : at + 1])
 
 
-def gaps(intervals: Intervals) -> Intervals:
-    """Return what is missing between 1 and the largest number of a set."""
+def gaps(intervals: Intervals, expected: int = 1) -> Intervals:
+    """Return what is missing from a number on up to the largest number of a set."""
     missing: Intervals = []
-    expected = 1
     for first, last in intervals:
         if first > expected:
             missing.append((expected, first - 1))

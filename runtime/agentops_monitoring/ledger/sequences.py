@@ -17,16 +17,22 @@ from agentops_monitoring.ledger.rollup import Increments, Key
 from agentops_monitoring.ledger.state import State, Unit
 
 _MAX_NUMBER = 10**12
+MOST_SPANS = 1_000
+"""Of consecutive numbers: as many as its items have room for, and a look at them has time for. With more, the
+oldest numbers are let go: they are not missed any more, and whether such an event is in the ledger only its
+own item says."""
 
 
 class Sequence(State):
     """The events of one process that are in the ledger, by number."""
 
-    __slots__ = ("_gaps", "agent", "arrived", "group", "nonce", "stream")
+    __slots__ = ("_gaps", "agent", "arrived", "group", "nonce", "stream", "through")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
         super().__init__(version, text)
         self.arrived: Intervals = []
+        self.through = 0
+        """The last number that was let go."""
         self.nonce = self.agent = self.group = self.stream = ""
         self._gaps: Intervals | None = None
         if text:
@@ -34,17 +40,18 @@ class Sequence(State):
             self.nonce, self.agent = raw["nonce"], raw["agent"]
             self.group, self.stream = raw["group"], raw["stream"]
             self.arrived = [(first, last) for first, last in raw["arrived"]]
+            self.through = raw.get("through", 0)
 
     def copy(self) -> Sequence:
         """Return a copy to add to."""
         twin = Sequence(self.version)
         twin.nonce, twin.agent, twin.group, twin.stream = self.nonce, self.agent, self.group, self.stream
-        twin.arrived, twin._gaps = self.arrived, self._gaps
+        twin.arrived, twin.through, twin._gaps = self.arrived, self.through, self._gaps
         return twin
 
     def text(self) -> str:
         """Return the state as JSON."""
-        names = ("nonce", "agent", "group", "stream", "arrived")
+        names = ("nonce", "agent", "group", "stream", "arrived", "through")
         return json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
 
     @staticmethod
@@ -58,21 +65,24 @@ class Sequence(State):
         return schema.sequence_pk(nonce)
 
     def changes(self, unit: Unit) -> bool:
-        """Whether an event has not arrived yet."""
+        """Whether an event has not arrived yet, as far as is known."""
         return isinstance(unit, Event) and not intervals.has(self.arrived, unit.seq)
 
     def add(self, unit: Unit) -> None:
         """Add an event's number."""
         if isinstance(unit, Event):
-            self.arrived = intervals.with_number(self.arrived, unit.seq)
+            if unit.seq > self.through:
+                self.arrived = intervals.with_number(self.arrived, unit.seq)
+            if len(self.arrived) > MOST_SPANS:
+                (_, self.through), *self.arrived = self.arrived
             self.nonce, self.agent = unit.nonce, unit.agent
             self.group, self.stream = unit.log or ("", "")
             self._gaps = None
 
     def gaps(self) -> Intervals:
-        """Return the numbers that are missing below the highest."""
+        """Return the numbers that are missing below the highest, less those that were let go."""
         if self._gaps is None:
-            self._gaps = intervals.gaps(self.arrived)
+            self._gaps = intervals.gaps(self.arrived, self.through + 1)
         return self._gaps
 
     def contributions(self) -> Increments:
@@ -109,10 +119,11 @@ class Sequence(State):
                 "Update": {
                     "TableName": tables.ledger,
                     "Key": {"pk": {"S": schema.gaps_pk(self.nonce)}, "sk": {"S": self.nonce}},
-                    "UpdateExpression": f"SET expires_at = :expires, {sets}",
-                    "ExpressionAttributeNames": {f"#{name}": name for name in values},
+                    "UpdateExpression": f"SET expires_at = :expires, #through = :through, {sets}",
+                    "ExpressionAttributeNames": {f"#{name}": name for name in (*values, "through")},
                     "ExpressionAttributeValues": {
                         ":expires": {"N": str(int(now) + life)},
+                        ":through": {"N": str(self.through)},
                         **{f":{name}": {"S": text} for name, text in values.items()},
                     },
                 }

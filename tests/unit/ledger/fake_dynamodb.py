@@ -210,6 +210,8 @@ def _holds(body: dict[str, Any], item: dict[str, Any] | None) -> bool:
         return True
     if condition == "attribute_not_exists(pk)":
         return item is None
+    if condition == "attribute_exists(pk)":
+        return item is not None
     values = body["ExpressionAttributeValues"]
     if condition == "attribute_not_exists(pk) OR seen <= :seen":
         return item is None or int(item["seen"]["N"]) <= int(values[":seen"]["N"])

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring.functions import analyze
-from agentops_monitoring.ledger import intervals
-from agentops_monitoring.ledger.gaps import GRACE, Gaps
+from agentops_monitoring.ledger import intervals, sequences
+from agentops_monitoring.ledger.gaps import GRACE, Change, Gaps
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.requests import LedgerBusy
 from tests.unit.ledger.conftest import TABLES
@@ -104,6 +104,62 @@ def test_what_is_missing_is_known_to_the_number(seed: int) -> None:
     client.fault = lambda operation, when: None
     assert known_missing(client) == {}
     check(client, recount(everything))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), most=st.integers(1, 4))
+def test_a_process_with_gaps_without_end_fits_into_its_items(seed: int, most: int) -> None:
+    """What lies before its newest gaps is not looked for any more; it counts once nevertheless."""
+    dice = random.Random(seed)
+    world = World(seed, streams=2)
+    everything = world.events
+    world.events = [each for each in everything if dice.random() < 0.6]
+    client = FakeDynamoDB(Faults(seed, 0.1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "MOST_SPANS", most)
+        deliver(client, world.deliveries())
+        client.fault = lambda operation, when: None
+        truth, known = missing(world.events), known_missing(client)
+        assert all(numbers <= truth[nonce] for nonce, numbers in known.items())
+        assert all(len(gap.missing) <= most for gap in Gaps(client, TABLES.ledger).all())
+        lost = sum(change.lost for change in looked(client, NOON, NOON + GRACE))
+        assert lost == sum(map(len, known.values()))
+        client.fault = Faults(seed + 1, 0.1)
+        world.events = everything
+        deliver(client, world.deliveries())
+        client.fault = lambda operation, when: None
+    check(client, recount(everything))
+    found = sum(change.found for change in looked(client, NOON + 2 * GRACE))
+    assert found <= lost, "what is out of sight has not been found"
+    assert known_missing(client) == {}
+
+
+def looked(client: Any, *times: datetime) -> list[Change]:
+    gaps, changes = Gaps(client, TABLES.ledger), []
+    for now in times:
+        for change in list(gaps.look(now)):
+            changes.append(change)
+            gaps.keep(change)
+    return changes
+
+
+def test_what_is_out_of_sight_was_not_found() -> None:
+    client = FakeDynamoDB()
+    lines = simple(40)
+
+    def bring(*numbers: int) -> None:
+        wanted = {f'"seq": {number},' for number in numbers}
+        deliver(client, [[each for each in lines if any(seq in each.message for seq in wanted)]])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "MOST_SPANS", 3)
+        bring(1, 3, 5, 7, 9, 11)
+        assert [change.lost for change in looked(client, NOON, NOON + GRACE)] == [0, 3]
+        bring(13, 15)
+        assert [change.found for change in looked(client, NOON + 2 * GRACE)] == [0]
+        assert known_missing(client).popitem()[1] == {10, 12, 14}
+        bring(2, 4, 10)
+        assert [change.found for change in looked(client, NOON + 2 * GRACE)] == [1]
 
 
 def simple(count: int) -> list[LogEvent]:
