@@ -73,7 +73,8 @@ class Outlooks:
     def due(self, cases: Sequence[Case], now: datetime) -> Case | None:
         """Return the case that waits longest for its forecast of this hour; None when all are made."""
         hour = _text(now)[:13]
-        self._made = {case: at for case, at in self._made.items() if case in cases}
+        held = set(cases)
+        self._made = {case: at for case, at in self._made.items() if case in held}
         waiting = [case for case in cases if self._made.get(case, "") != hour]
         return min(waiting, key=lambda case: self._made.get(case, ""), default=None)
 
@@ -88,7 +89,7 @@ class Outlooks:
         if step == _DAY:
             this = this.replace(hour=0)
         history = self._history(case, [this - step * number for number in range(kept, 0, -1)])
-        end, first = budgets.end_of(case.period), budgets.day_of(case.period)
+        end, first = schema.end_of(case.period), budgets.day_of(case.period)
         over = int((this - datetime(first.year, first.month, first.day, tzinfo=UTC)) / step)
         if len(history) < (LEAST_HOURS if step == _HOUR else LEAST_DAYS):
             return None

@@ -61,11 +61,19 @@ class Gauges:
         self.watch = Watch.from_environment(client, tables, alarmed=True)
         self.outlooks = Outlooks(self.watch.read, self.watch.shards) if self.watch else None
 
-    def alert(self, now: datetime) -> None:
-        """Tell the thresholds that are crossed, and look at one forecast: one takes about a second."""
+    def alert(self, now: datetime, shown: Mapping[str, float]) -> None:
+        """Tell the thresholds that are crossed, and look at one forecast: one takes about a second.
+
+        Parameters
+        ----------
+        now
+            The time that the gauges are of.
+        shown
+            USD that the alarms were shown, by agent, of all of them by an empty name.
+        """
         if self.watch is None or self.outlooks is None:
             return
-        spent = self.watch.everything()
+        spent = self.watch.everything(now, shown)
         open_ = [
             case
             for case, usd in spent.items()
@@ -85,8 +93,12 @@ def handler(event: Mapping[str, Any], context: Any) -> None:  # noqa: ARG001 - L
     """Print the gauges, then tell what crossed a threshold."""
     parts, found, now = _gauges(), settings.load(), datetime.now(UTC)
     daily = threshold(found.cost_alert_threshold)
-    for line in emf_lines(
-        gauges(parts.reader, found.environment, daily, now), at_ms=time.time_ns() // 1_000_000
-    ):
+    values = list(gauges(parts.reader, found.environment, daily, now))
+    for line in emf_lines(values, at_ms=time.time_ns() // 1_000_000):
         print(line, flush=True)
-    parts.alert(now)
+    shown = {
+        each.dimensions.get("AgentName", ""): each.value
+        for each in values
+        if each.name == "SpendToDate" and isinstance(each.value, float)
+    }
+    parts.alert(now, shown)

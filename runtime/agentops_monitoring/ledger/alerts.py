@@ -5,7 +5,8 @@
 
 Both are put in one transaction, so of all who see a threshold crossed one tells. Should he end before it is
 sent, the entry of the outbox outlives him: once its lease is over another sends the alert, with the same key.
-So an alert is never lost, and comes twice only when somebody ended between sending and noting so.
+So an alert is never lost, and comes twice only when somebody ended between sending and noting so, or took
+longer than the lease.
 
 States of a mark: `pending`, `sent`; `passed`, as a higher threshold was told at once; `alarm`, for a
 CloudWatch alarm tells of it, and `alarmed` when it has seen the amount that it does so for.
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -24,12 +26,14 @@ from botocore.exceptions import ClientError
 
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.budgets import Case
-from agentops_monitoring.ledger.requests import Requests
+from agentops_monitoring.ledger.requests import LedgerBusy, Requests
 
 LEASE_S = 120
 """How long who claimed an alert has for sending it; longer than any function that does so may run."""
 _CONFLICTS = 5
 """How often a claim is tried that others are in the way of."""
+_BUSY = frozenset(("ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"))
+"""Why a transaction is canceled that may succeed when it is tried again."""
 
 
 class Alert(NamedTuple):
@@ -137,7 +141,7 @@ class Outbox:
                 codes = [each.get("Code") for each in error.response.get("CancellationReasons", ())]
                 if "ConditionalCheckFailed" in codes:
                     return False
-                if "TransactionConflict" not in codes and "ThrottlingError" not in codes:
+                if not _BUSY.intersection(codes):
                     raise
             self._requests.wait(attempt)
         return None
@@ -145,34 +149,38 @@ class Outbox:
     def deliver(self, alert: Alert) -> None:
         """Send a claimed alert, and note that it is sent."""
         self._send(alert)
-        self._transact([
-            {"Delete": {"TableName": self._table, "Key": self._entry(alert)}},
-            {"Update": {
-                "TableName": self._table,
-                "Key": self._mark(alert.period, alert.budget, alert.threshold),
-                "UpdateExpression": "SET #state = :sent",
-                "ExpressionAttributeNames": {"#state": "state"},
-                "ExpressionAttributeValues": {":sent": {"S": "sent"}},
-            }},
-        ])  # fmt: skip
+        # By itself: in a transaction with the mark, which others keep trying to claim, it would meet them.
+        self._requests.send("delete_item", TableName=self._table, Key=self._entry(alert))
+        mark = self._mark(alert.period, alert.budget, alert.threshold)
+        with suppress(ClientError, LedgerBusy):  # that it is sent does not hang on what its mark says
+            self._update(mark, "SET #state = :sent", "attribute_exists(pk)", {":sent": {"S": "sent"}})
 
     def sweep(self) -> list[Exception]:
         """Send what others have left in the outbox; return why some of it still could not be sent."""
         failures: list[Exception] = []
-        answer = self._requests.send(
-            "query",
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": schema.PENDING_ALERTS}},
-            ConsistentRead=True,
-        )
-        for item in answer["Items"]:
+        for item in self._waiting():
             if float(item["lease"]["N"]) <= self._clock() and self._take(item):
                 try:
                     self.deliver(Alert(**json.loads(item["alert"]["S"])))
                 except Exception as error:  # noqa: BLE001 - one that cannot be sent must not hold up the others
                     failures.append(error)
         return failures
+
+    def _waiting(self) -> Iterator[dict[str, Any]]:
+        start: dict[str, Any] = {}
+        while True:
+            answer = self._requests.send(
+                "query",
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": schema.PENDING_ALERTS}},
+                ConsistentRead=True,
+                **start,
+            )
+            yield from answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def _take(self, item: dict[str, Any]) -> bool:
         lease = {":old": item["lease"], ":new": {"N": str(int(self._clock()) + LEASE_S)}}
@@ -189,8 +197,12 @@ class Outbox:
             {":alarm": item["state"], ":usd": item["usd"], ":expires": expires},
         )
 
-    def alarmed(self, case: Case) -> None:
-        """Note that the alarm has been shown an amount that it tells of."""
+    def alarmed(self, case: Case, lower: Iterable[str]) -> None:
+        """Note that the alarm has been shown an amount that it tells of; lower thresholds pass with it."""
+        expires = {"N": str(int(self._clock()) + schema.ALERTS_TTL_S)}
+        for each in lower:
+            passed = self._pass(self._mark(case.period, case.id, each), expires)
+            self._requests.send("update_item", **passed["Update"])
         mark = self._mark(case.period, case.id, "100")
         values = {":alarm": {"S": "alarm"}, ":alarmed": {"S": "alarmed"}}
         self._update(mark, "SET #state = :alarmed", "#state = :alarm", values)

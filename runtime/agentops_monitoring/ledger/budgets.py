@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
@@ -62,9 +62,9 @@ class Case(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What tells it from the others of its period; another amount is another budget."""
+        """What tells it from the others of its period, which names a workflow; another amount is another."""
         usd = format(self.budget.usd.normalize(), "f")
-        return f"{self.scope}:{self.name}@{usd}" if self.name else f"total@{usd}"
+        return f"agent:{self.name}@{usd}" if self.budget.agent else f"{self.scope}@{usd}"
 
     @property
     def scope(self) -> str:
@@ -189,16 +189,6 @@ def day_of(period: str) -> date:
     """Return the first day of a period of days."""
     text = period[2:]
     return date.fromisoformat(text if period.startswith("D#") else f"{text}-01")
-
-
-def end_of(period: str) -> datetime:
-    """Return when a day or a month ends, which is when the next begins."""
-    first = day_of(period)
-    if period.startswith("D#"):
-        last = first + timedelta(days=1)
-    else:
-        last = (first.replace(day=28) + timedelta(days=4)).replace(day=1)
-    return datetime(last.year, last.month, last.day, tzinfo=UTC)
 
 
 def period_at(kind: str, at: datetime) -> str:

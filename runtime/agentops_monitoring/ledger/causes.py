@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from agentops_monitoring.ledger import budgets
+from agentops_monitoring.ledger import budgets, schema
 from agentops_monitoring.ledger.alerts import Alert
 from agentops_monitoring.ledger.letters import Cause
 from agentops_monitoring.ledger.reader import LedgerReader, WorkflowSpend
-from agentops_monitoring.ledger.requests import LedgerBusy
 from agentops_monitoring.ledger.totals import Rollups
 
 MOST = 3
@@ -31,10 +28,10 @@ def causes(reader: LedgerReader, alert: Alert, now: datetime) -> list[Cause] | N
         day = budgets.day_of(alert.period)
         if alert.kind == budgets.DAY:
             start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-            found = reader.window(start, min(now, budgets.end_of(alert.period)))
+            found = reader.window(start, min(now, schema.end_of(alert.period)))
         else:
             found = reader.month(day.year, day.month)
-    except (BotoCoreError, ClientError, LedgerBusy, RuntimeError):  # the last at the end of a process
+    except Exception:  # noqa: BLE001 - whatever it is, and be it each time, the alert must go out
         return None
     return _of_agent(found, alert.name) if alert.scope == "agent" else _of_total(found)
 

@@ -94,7 +94,8 @@ def letter(alert: Alert, causes: Sequence[Cause] | None, environment: str, dashb
         _ascii(f"AgentOps {environment}: {subject}")[:MAX_SUBJECT],
         "\n".join(lines) + "\n",
         json.dumps(document),
-        {name: value for name, value in attributes.items() if value},
+        # A control character in one may be refused, and then would be each time that the alert is sent again.
+        {name: _line(value) for name, value in attributes.items() if value},
     )
 
 

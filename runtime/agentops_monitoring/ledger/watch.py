@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -25,7 +26,7 @@ from agentops_monitoring.ledger.shards import KEY, Shards
 from agentops_monitoring.transport import say
 
 EVERY_S = 5.0
-"""How often a process looks at the spend of days and months, at most; each minute somebody else does."""
+"""How often an ingest looks at the spend of days and months, at most; each minute gauges does."""
 SWEPT_EVERY_S = 60.0
 LATE = timedelta(hours=6)
 """How long after its end a period is looked at each minute: so long Lambda keeps what it has to deliver,
@@ -47,7 +48,9 @@ class Watch:
     publish
         SNS's Publish, the topic apart.
     shards
-        Over how many items each rollup is spread; from the environment when left out.
+        Over how many items each rollup is spread; as the ledger says when left out.
+    every_s
+        How often to look at the spend of days and months, at most; 0 where nobody else does.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Watch:
         publish: Callable[..., Any],
         *,
         shards: int | None = None,
+        every_s: float = EVERY_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.held = tuple(held)
@@ -81,7 +85,8 @@ class Watch:
         Parameters
         ----------
         alarmed
-            Whether a CloudWatch alarm tells when the total of a day is spent.
+            Whether a CloudWatch alarm tells when the total of a day is spent, which has a plane, whose
+            gauges looks each minute.
 
         Raises
         ------
@@ -94,7 +99,7 @@ class Watch:
         total = budgets.threshold(settings.load().cost_alert_threshold)
         held = [Budget(total, alarm=alarmed)] if total else []
         held += budgets.parse(os.environ.get("AGENTOPS_BUDGETS", ""))
-        return cls(client, tables, held, _publisher(topic))
+        return cls(client, tables, held, _publisher(topic), every_s=EVERY_S if alarmed else 0)
 
     def workflows(self, batch: Batch) -> set[str]:
         """Return the workflows of a batch whose spend may matter; no others are in it."""
@@ -128,16 +133,27 @@ class Watch:
         """
         self.requests.deadline = deadline
         found = list(self._workflow_cases(increments, workflows))
-        now = self._clock()
+        at = self._clock()
+        now = datetime.fromtimestamp(at, UTC)
         spent = [(bucket, sk) for bucket, sk in increments if bucket[:2] in ("D#", "M#")]
-        if spent and not 0 <= now - self._looked < EVERY_S:
-            self._looked = now
-            found += self._touched_cases(spent, datetime.fromtimestamp(now, UTC))
-        for alert in self._claims(found, self.spent(found)):
+        touched = list(self._touched_cases(spent, now)) if spent else []
+        if 0 <= at - self._looked < self._every_s:
+            # At what ended long ago nobody else looks.
+            touched = [case for case in touched if schema.end_of(case.period) + LATE <= now]
+        elif touched:
+            self._looked = at
+        found += touched
+        is_sent = True
+        for alert, over_alarm in self._crossed(self.spent(found), now):
+            self.requests.check_time()
+            # After one that cannot be sent the others wait, too: each may take as long to fail.
+            if not self._claim(alert, over_alarm=over_alarm) or not is_sent:
+                continue
             # What fails stays in the outbox for a sweeper: no batch must be delivered again for it.
             try:
                 self._outbox.deliver(alert)
             except Exception as error:  # noqa: BLE001
+                is_sent = False
                 say(f"alert {alert.key} could not be sent, and will be sent later: {error!r}")
 
     def sweep(self) -> list[Exception]:
@@ -147,8 +163,18 @@ class Watch:
         self._swept = self._clock()
         return self._outbox.sweep()
 
-    def everything(self) -> dict[Case, Decimal]:
+    def everything(
+        self, now: datetime | None = None, shown: Mapping[str, float] | None = None
+    ) -> dict[Case, Decimal]:
         """Look at all budgets of days and months, and at what others left unsent; return what is spent.
+
+        Parameters
+        ----------
+        now
+            The time; the clock's when left out.
+        shown
+            USD of this day that alarms have been shown, by agent, of all of them by an empty name; what is
+            spent when left out.
 
         Raises
         ------
@@ -156,16 +182,25 @@ class Watch:
             What keeps an alert from being sent; everything else is done nevertheless.
         """
         self.requests.deadline = None
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        now = now or datetime.fromtimestamp(self._clock(), UTC)
         found = [case for kind in PERIODS for at in (now, now - LATE) for case in self._cases(kind, at)]
         spent = self.spent(list(dict.fromkeys(found)))
-        for case, usd in spent.items():
-            if case.budget.alarm and budgets.end_of(case.period) > now:
-                self._leave_to_alarm(case, usd)
-        failures = self._deliver(self._claims(spent, spent)) + self._outbox.sweep()
+        open_ = {case: usd for case, usd in spent.items() if schema.end_of(case.period) > now}
+        failures: list[Exception] = []
+        for case, usd in open_.items():
+            if case.budget.alarm:
+                seen = usd if shown is None else Decimal(shown.get(case.name, 0))
+                with _keeping(failures):
+                    self._leave_to_alarm(case, seen)
+        for alert, over_alarm in self._crossed(spent, now):
+            with _keeping(failures):
+                if self._claim(alert, over_alarm=over_alarm):
+                    self._outbox.deliver(alert)
+        with _keeping(failures):
+            failures += self._outbox.sweep()
         if failures:
             raise failures[0]
-        return {case: usd for case, usd in spent.items() if budgets.end_of(case.period) > now}
+        return open_
 
     def expect(self, case: Case, spent: Decimal, forecast: dict[str, Any]) -> None:
         """Tell that a budget is expected to be exceeded, unless that was told in its period."""
@@ -222,36 +257,31 @@ class Watch:
             agents = sorted(found.agents)
         yield from budgets.cases(self.held, period, kind, agents=agents)
 
-    def _leave_to_alarm(self, case: Case, spent: Decimal) -> None:
+    def _leave_to_alarm(self, case: Case, shown: Decimal) -> None:
         mark = f"{case.period}#{case.id}#"
         if mark + "alarm" not in self._known:
             self._outbox.leave_to_alarm(case)
             self._know(mark + "alarm")
-        if case.reached(spent) == 100 and mark + "alarmed" not in self._known:
-            self._outbox.alarmed(case)
+        if case.reached(shown) == 100 and mark + "alarmed" not in self._known:
+            self._outbox.alarmed(case, _below(100))
             self._know(mark + "alarmed")
 
-    def _claims(self, found: Iterable[Case], spent: dict[Case, Decimal]) -> Iterator[Alert]:
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        for case in found:
-            reached = case.reached(spent[case])
+    def _crossed(self, spent: Mapping[Case, Decimal], now: datetime) -> Iterator[tuple[Alert, bool]]:
+        """Return what is the ledger's to tell, each with whether it is so although there is an alarm."""
+        for case, usd in spent.items():
+            reached = case.reached(usd)
             if not reached:
                 continue
-            late = case.budget.period != LIFE and budgets.end_of(case.period) <= now
+            late = case.budget.period != LIFE and schema.end_of(case.period) <= now
             by_alarm = reached == 100 and case.budget.alarm
-            if by_alarm and not late:
-                continue
-            alert = Alert.of(case, str(reached), spent[case], now)
             # An alarm knows nothing of what comes late for a day that is over.
-            if self._claim(alert, over_alarm=by_alarm):
-                yield alert
+            if late or not by_alarm:
+                yield Alert.of(case, str(reached), usd, now), by_alarm
 
     def _claim(self, alert: Alert, *, over_alarm: bool = False) -> bool:
         if alert.key in self._known:
             return False
-        lower = [
-            str(each) for each in PERCENTS if alert.threshold != FORECAST and each < int(alert.threshold)
-        ]
+        lower = [] if alert.threshold == FORECAST else _below(int(alert.threshold))
         claimed = self._outbox.claim(alert, lower, over_alarm=over_alarm)
         if claimed is not None:
             self._know(alert.key)
@@ -262,15 +292,6 @@ class Watch:
             self._known.clear()
         self._known.add(mark)
 
-    def _deliver(self, alerts: Iterable[Alert]) -> list[Exception]:
-        failures: list[Exception] = []
-        for alert in alerts:
-            try:
-                self._outbox.deliver(alert)
-            except Exception as error:  # noqa: BLE001 - one that cannot be sent must not hold up the others
-                failures.append(error)
-        return failures
-
     def _send(self, alert: Alert) -> None:
         environment, now = settings.load().environment, datetime.fromtimestamp(self._clock(), UTC)
         written = letter(alert, causes(self._reader, alert, now), environment, dashboard(environment))
@@ -278,6 +299,19 @@ class Watch:
 
 
 _DAY = timedelta(days=1)
+
+
+def _below(percent: int) -> list[str]:
+    return [str(each) for each in PERCENTS if each < percent]
+
+
+@contextmanager
+def _keeping(failures: list[Exception]) -> Iterator[None]:
+    """Keep what fails for later: one alert must not hold up the others."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        failures.append(error)
 
 
 def dashboard(environment: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentops_monitoring.ledger import budgets
+from agentops_monitoring.ledger import budgets, schema
 from agentops_monitoring.ledger.budgets import DAY, LIFE, MONTH, PERCENTS, Budget, Case
 
 AMOUNTS = st.decimals("0.000001", "1000000", places=6)
@@ -60,7 +60,7 @@ def test_who_has_one_of_his_own_has_it_instead_of_what_each_has(held: list[Budge
 def test_periods_follow_one_another_without_a_gap(at: datetime) -> None:
     for kind in (DAY, MONTH):
         period = budgets.period_at(kind, at)
-        end = budgets.end_of(period)
+        end = schema.end_of(period)
         assert budgets.period_at(kind, end - timedelta(microseconds=1)) == period
         assert budgets.period_at(kind, end) != period
         assert budgets.day_of(period) <= at.date() < end.date()

@@ -99,11 +99,11 @@ def test_who_ends_before_looking_is_made_up_for_by_the_delivery_that_comes_again
     batch = [line("invocation_started", 1, "w0"), call(2, 10_000, workflow="w1")]
     commit_alone(dynamodb, *batch)
     assert deliver(*batch)["duplicates"] == 2
-    assert keys(mailbox.read(1)) == ["WS#w1#workflow:w1@0.1#100"]
+    assert keys(mailbox.read(1)) == ["WS#w1#workflow@0.1#100"]
     # Compute of w0, by the report alone: 900 s of 10 GB are $0.12.
     commit_alone(dynamodb, report(3, 899_000))
     assert deliver(report(3, 899_000))["duplicates"] == 1
-    assert keys(mailbox.read(1)) == ["WS#w0#workflow:w0@0.1#100"]
+    assert keys(mailbox.read(1)) == ["WS#w0#workflow@0.1#100"]
     assert deliver(*batch, report(3, 899_000))["events"] == 0
     assert mailbox.read() == []
 
