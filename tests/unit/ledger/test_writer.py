@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring import settings as settings_module
+from agentops_monitoring.ledger import schema
+from agentops_monitoring.ledger.alerts import Alert
+from agentops_monitoring.ledger.budgets import Budget, Case
 from agentops_monitoring.ledger.direct import line_writer
 from agentops_monitoring.ledger.fold import Fold
 from agentops_monitoring.ledger.parse import read_payload
@@ -359,15 +363,29 @@ def test_one_event_that_dynamodb_refuses_does_not_hold_up_the_others() -> None:
     check(client, recount(world.events[:-1]))
 
 
-@pytest.mark.parametrize("length", [511, 512])
-def test_a_workflow_of_any_id_does_not_hold_up_the_others(dynamodb: Any, length: int) -> None:
-    """A partition key has 2,048 bytes, for reading as well; a character has up to four."""
+@pytest.mark.parametrize(
+    ("size", "length", "taken"), [(1, 511, True), (1, 512, False), (4, 225, True), (4, 226, False)]
+)
+def test_a_workflow_of_any_id_does_not_hold_up_the_others(
+    dynamodb: Any, size: int, length: int, taken: bool
+) -> None:
+    """A partition key has 2,048 bytes, for reading as well, and a sort key 1,024."""
+    workflow = {1: "w", 4: "\U0001f600"}[size] * length
     world = World(14, streams=1, invocations=2)
-    world._event("issue_detected", {"note": "x"}, None, "\U0001f600" * length)
+    call = world._llm() | {"gen_ai.request.model": "claude-3-opus"}
+    world._event("llm_usage", call, None, workflow)
     result = writer_of(dynamodb).write(read_payload(payload(world.events), "us-east-1"))
     refused = [reject.source.message for reject in result.rejects]
-    assert refused == [world.events[-1].message] * (length - 511)
+    assert refused == ([] if taken else [world.events[-1].message])
+    assert not any("ValidationException" in reject.reason for reject in result.rejects)
     check(dynamodb, recount(world.events[: len(world.events) - len(refused)]))
+    if taken:
+        budget = Budget(Decimal("0.000001"), "life", workflow=workflow)
+        case = Case(budget, workflow, schema.workflow_bucket(workflow))
+        alert = Alert.of(case, "forecast", Decimal(1), datetime(2026, 11, 22, tzinfo=UTC))
+        sk = {"S": alert.key}
+        dynamodb.put_item(TableName=TABLES.ledger, Item={"pk": {"S": schema.PENDING_ALERTS}, "sk": sk})
+        dynamodb.put_item(TableName=TABLES.ledger, Item={"pk": {"S": schema.alert_pk(case.period)}, "sk": sk})
 
 
 @pytest.mark.slow
