@@ -15,6 +15,9 @@ WINDOW_BYTES = 32_000_000
 SLOWEST, FASTEST = 2.0, 100.0
 """Events a second."""
 
+WAIT_S = 1
+"""Without a wait SQS asks only some of its servers, and nothing would not mean empty."""
+
 LOOKS, PAUSE_S = 13, 5.0
 """How often, and how far apart, a queue is asked whether another attempt holds something. Its count lags by a
 minute or so: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
@@ -163,6 +166,8 @@ class Redrive:
                         kept.append(_Kept.of(body, message["MessageId"]))
                     else:
                         others[message["MessageId"]] = _came_after(message, since)
+                # A moment after a resumption Lambda may still refuse events: what is given may come back.
+                more = more or bool(kept and not dry_run)
                 for event in sorted(kept):
                     if self._clock() >= deadline:
                         reason = "time ran out"
@@ -184,10 +189,7 @@ class Redrive:
         return Redriven(accepted, len(others), sum(others.values()), reason)
 
     def _window(self, queue_url: str) -> tuple[list[Mapping[str, Any]], bool]:
-        """Receive messages, and return whether there may be more.
-
-        What comes back at once is among them: a moment after a resumption Lambda may still refuse events.
-        """
+        """Receive messages, and return whether there may be more."""
         messages: list[Mapping[str, Any]] = []
         size = 0
         while len(messages) < WINDOW and size < WINDOW_BYTES:
@@ -195,13 +197,12 @@ class Redrive:
                 QueueUrl=queue_url,
                 MaxNumberOfMessages=10,
                 VisibilityTimeout=self.hidden_s,
-                # Without a wait SQS asks only some of its servers, and nothing would not mean empty.
-                WaitTimeSeconds=1,
+                WaitTimeSeconds=WAIT_S,
                 MessageSystemAttributeNames=["SentTimestamp"],
             )
             found = answer.get("Messages", [])
             if not found:
-                return messages, bool(messages)
+                return messages, False
             messages += found
             size += sum(len(each["Body"]) for each in found)
         return messages, True

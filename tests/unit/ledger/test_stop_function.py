@@ -16,7 +16,7 @@ import pytest
 from moto import mock_aws
 
 from agentops_monitoring import cli
-from agentops_monitoring.control import stoppable
+from agentops_monitoring.control import redrive, stoppable
 from agentops_monitoring.functions import stop
 from tests.integration.conftest import ACCOUNT, REGION
 
@@ -57,15 +57,23 @@ class Agents:
         return found.get("ReservedConcurrentExecutions")
 
 
+@pytest.fixture(scope="module")
+def session() -> boto3.Session:
+    """Give a session that has read what services there are, which takes longer than all else here."""
+    return boto3.Session(ACCOUNT, "test", region_name=REGION)
+
+
 @pytest.fixture
-def agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
+def agents(monkeypatch: pytest.MonkeyPatch, session: boto3.Session) -> Iterator[Agents]:
+    monkeypatch.setattr(redrive, "WAIT_S", 0)  # moto knows at once that a queue is empty
     for name, value in {
         "AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION,
         "ENVIRONMENT": "test", "LEDGER_TABLE_NAME": TABLES.ledger,
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     stop._stops.cache_clear()
-    with mock_aws():
+    with mock_aws(config={"core": {"reset_boto3_session": False}}):
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
         yield Agents()
     stop._stops.cache_clear()
 
