@@ -61,7 +61,7 @@ def read_response(response: object) -> Reading:
 def converse_usage(answer: Mapping[str, Any]) -> TokenUsage | None:
     """Return the tokens of an answer of Bedrock Converse, or of the last event of its stream."""
     found = _by_shape(answer.get("usage") or {}, None)
-    tier = _bedrock_tier(
+    tier = bedrock_tier(
         (answer.get("serviceTier") or {}).get("type"),
         (answer.get("performanceConfig") or {}).get("latency"),
     )
@@ -72,7 +72,7 @@ def body_usage(body: Mapping[str, Any], headers: Mapping[str, str]) -> TokenUsag
     """Read the tokens of InvokeModel, whose body is the model's own."""
     from agentops_monitoring.pricing import TokenUsage
 
-    tier = _bedrock_tier(
+    tier = bedrock_tier(
         headers.get(f"{_HEADER}service-tier"), headers.get(f"{_HEADER}performanceconfig-latency")
     )
     usage = body.get("usage")
@@ -137,7 +137,8 @@ def _speaks_openai(usage: Mapping[str, Any]) -> bool:
     return any(name in usage for name in ("total_tokens", "input_tokens_details", "input_token_details"))
 
 
-def _bedrock_tier(service_tier: object, latency: object) -> str:
+def bedrock_tier(service_tier: object, latency: object) -> str:
+    """Return the tier that a request or an answer of Bedrock names."""
     if latency == "optimized":
         return "optimized"
     return "standard" if service_tier in (None, "", "default") else str(service_tier)

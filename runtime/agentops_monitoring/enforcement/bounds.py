@@ -4,9 +4,9 @@
 work on bytes (byte-pair encoding, as in tiktoken, https://github.com/openai/tiktoken) start from one token a
 byte and only merge; those that work on characters fall back on one token a byte (SentencePiece's
 `byte_fallback`, https://github.com/google/sentencepiece). Some normalize a text first, which can make it
-longer, so the longest form counts. What a provider adds by itself is allowed for: marks of roles and
-messages, which take less than the JSON around them, counted too; a prompt for the use of tools, 159 to 530
-tokens, 700 more for its own text editor and 245 for its shell
+longer, so each character counts as the longest of its forms. What a provider adds by itself is allowed for:
+marks of roles and messages, which take less than the JSON around them, counted too; a prompt for the use of
+tools, 159 to 530 tokens, 700 more for its own text editor and 245 for its shell
 (https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing). What no byte of the request
 bounds (a picture, a document, a conversation that the provider keeps) is bounded by the model's context
 window.
@@ -20,8 +20,11 @@ finds to the model again: such a call has no bound.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 FRAMING = 512
 """Tokens for what a provider puts around the messages."""
@@ -47,6 +50,10 @@ class Bound(NamedTuple):
     """The tier that must have a price, for the request names it."""
     cached: bool = False
     """Whether its input may be written to a cache, which can cost more than reading it."""
+    audio: bool = False
+    """Whether its input holds audio, which must have a price then."""
+    long: bool = False
+    """Whether it asks for a window of a million tokens, where the model's own may be smaller."""
 
 
 def of_request(kind: str, path: str, body: object) -> list[Bound]:
@@ -57,7 +64,8 @@ def of_request(kind: str, path: str, body: object) -> list[Bound]:
     kind
         "converse", "invoke", "anthropic" or "openai".
     path
-        Of the request, where its kind has several.
+        Of the request, where its kind has several, and behind a `?` the betas that its headers ask for; of
+        "invoke" the tier that they name.
     body
         Decoded JSON; of "converse" and "invoke" what botocore sends.
 
@@ -75,12 +83,15 @@ def of_request(kind: str, path: str, body: object) -> list[Bound]:
     if kind == "converse":
         return [_converse(body)]
     if kind == "invoke":
-        return [_invoked(body)]
+        return [_invoked(body, path or "standard")]
     if kind == "openai":
         return [_openai(path, body)]
+    path, _, betas = path.partition("?")
     if path.endswith("/batches"):
-        return [_of_batch(each.get("params") or {}) for each in body.get("requests") or ()]
-    return [_anthropic(body)]
+        # Not all models have a price for batches, which is below the standard one.
+        return [_anthropic(each.get("params") or {}) for each in body.get("requests") or ()]
+    bound = _anthropic(body)
+    return [bound._replace(long=bound.long or _LONG in betas)]
 
 
 def weight(value: object) -> int:
@@ -105,15 +116,22 @@ def weight(value: object) -> int:
 def _bytes(text: str) -> int:
     if text.isascii():
         return len(text)
-    from unicodedata import normalize
+    # By characters, since to put many combining marks in their order takes the square of their number.
+    return sum(_longest(each) * times for each, times in Counter(text).items())
 
-    forms = (text, normalize("NFKC", text), normalize("NFKD", text))
+
+@lru_cache(maxsize=4096)
+def _longest(character: str) -> int:
+    """Return the bytes of a character, or of what it is decomposed into; composing makes it no longer."""
+    forms = (character, normalize("NFD", character), normalize("NFKD", character))
     return max(len(each.encode("utf-8", "surrogatepass")) for each in forms)
 
 
 # Anthropic: https://platform.claude.com/docs/en/api/messages/create
 
 _PLAIN = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
+_LONG = "context-1m"
+"""What asks for a long window: https://platform.claude.com/docs/en/build-with-claude/context-windows."""
 _OWN_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 """Tools that Anthropic describes and the agent runs; all others with a type run at Anthropic's."""
 
@@ -121,13 +139,16 @@ _OWN_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 def _anthropic(body: Mapping[str, Any]) -> Bound:
     if body.get("mcp_servers"):
         raise Unbounded("the provider calls MCP servers in it")
-    if "compact" in str(body.get("context_management") or ""):
+    if body.get("fallbacks"):
+        raise Unbounded("other models, each with its price, may answer it")
+    if body.get("compaction") or "compact" in str(body.get("context_management") or ""):
         raise Unbounded("the provider compacts its context in it")
     tokens = FRAMING + weight(body) + _of_tools(_anthropic_tools(body.get("tools") or ()))
     thinking = body.get("thinking") or {}
     output = _highest(body.get("max_tokens"), thinking.get("budget_tokens"))
     speed = "fast" if body.get("speed") == "fast" else "standard"
-    plain = _only_text(body, _PLAIN) and not body.get("container")
+    kept = body.get("container") or body.get("thread")
+    plain = _only_text(body, _PLAIN) and not kept
     return Bound(
         tokens if plain else None,
         output,
@@ -136,12 +157,8 @@ def _anthropic(body: Mapping[str, Any]) -> Bound:
         tiers=(speed, f"{speed}@us"),
         needed=speed,
         cached="cache_control" in str(body),
+        long=_LONG in str(body.get("anthropic_beta") or ""),
     )
-
-
-def _of_batch(params: Mapping[str, Any]) -> Bound:
-    # Not all models have a price for batches, which is below the standard one.
-    return _anthropic(params)
 
 
 def _anthropic_tools(tools: Iterable[Any]) -> Iterable[bool]:
@@ -174,6 +191,12 @@ def _is_text(content: object, plain: frozenset[str]) -> bool:
     return True  # a text, or nothing
 
 
+def _sounds(body: Mapping[str, Any]) -> bool:
+    contents = [each.get("content") for each in body.get("messages") or ()]
+    blocks = [block for content in contents if isinstance(content, list | tuple) for block in content]
+    return any("audio" in block or "input_audio" in block for block in blocks if isinstance(block, Mapping))
+
+
 # OpenAI: https://platform.openai.com/docs/api-reference
 
 _PARTS = frozenset(
@@ -183,13 +206,18 @@ _PARTS = frozenset(
         "reasoning",
     }
 )
+# OpenAI calls the same tier by two names: https://developers.openai.com/api/docs/guides/fast-mode.
+_FAST = ("priority", "fast")
 _KEPT = ("previous_response_id", "conversation", "prompt", "container")
 """What of a request for a response stands for a text that it does not hold."""
+_CACHED = "cached_content"
+"""The same of Gemini's: https://ai.google.dev/gemini-api/docs/openai."""
 
 
 def _openai(path: str, body: Mapping[str, Any]) -> Bound:
     tier = str(body.get("service_tier") or "auto")
-    tiers = {"default": ("standard",), "auto": ("standard", "priority")}.get(tier, ("standard", tier))
+    dearer = _FAST if tier in ("auto", *_FAST) else () if tier == "default" else (tier,)
+    tiers = ("standard", *dearer)
     needed = "standard" if tier in ("default", "auto", "flex") else tier
     tokens = FRAMING + weight(body) + _of_tools(_openai_tools(body))
     # Some models write what they are asked to a cache by themselves, and bill that.
@@ -197,6 +225,8 @@ def _openai(path: str, body: Mapping[str, Any]) -> Bound:
     if path == "/embeddings":
         return bound._replace(output_tokens=0)
     if path == "/responses":
+        if "compact" in str(body.get("context_management") or ""):
+            raise Unbounded("the provider compacts its context in it")
         kept = any(body.get(name) for name in _KEPT)
         plain = not kept and _is_text(body.get("input"), _PARTS)
         return bound._replace(
@@ -207,11 +237,18 @@ def _openai(path: str, body: Mapping[str, Any]) -> Bound:
             raise Unbounded("the provider searches the web in it")
         if body.get("audio") or "audio" in (body.get("modalities") or ()):
             raise Unbounded("its answer is audio")
-        plain = _only_text(body, _PARTS) and not any(each.get("audio") for each in body.get("messages") or ())
+        said = any(each.get("audio") for each in body.get("messages") or ())
+        plain = _only_text(body, _PARTS) and not said and _CACHED not in str(body.get("extra_body") or "")
+        output = _highest(body.get("max_completion_tokens"), body.get("max_tokens"))
+        if output is not None and body.get("prediction"):
+            # What was predicted and is not so is billed as output, too:
+            # https://developers.openai.com/api/docs/guides/predicted-outputs
+            output += weight(body["prediction"])
         return bound._replace(
             input_tokens=tokens if plain else None,
-            output_tokens=_highest(body.get("max_completion_tokens"), body.get("max_tokens")),
+            output_tokens=output,
             answers=_count(body.get("n")),
+            audio=said or _sounds(body),
         )
     if path == "/completions":
         prompts = body.get("prompt")
@@ -253,13 +290,26 @@ def _converse(body: Mapping[str, Any]) -> Bound:
     if (body.get("performanceConfig") or {}).get("latency") == "optimized":
         tier = "optimized"
     tier = "standard" if tier == "default" else tier
-    return Bound(
+    bound = Bound(
         tokens if plain else None,
         _highest(*_limits(body.get("inferenceConfig")), *_limits(more)),
-        tiers=(tier,),
-        needed=tier,
+        _answers(more),
         cached="cachePoint" in str(body) or "cache_control" in str(more),
+        audio=_sounds(body),
+        long=_LONG in str(more),
     )
+    return _of_tier(bound, tier)
+
+
+def _of_tier(bound: Bound, tier: str) -> Bound:
+    # What is asked for may not be had, and is served at the standard price then; flex is below it.
+    return bound._replace(tiers=("standard", tier), needed="standard" if tier == "flex" else tier)
+
+
+def _answers(fields: object) -> int:
+    if not isinstance(fields, Mapping):
+        return 1
+    return max(_count(fields.get("n")), _count(fields.get("num_generations")))
 
 
 def _is_block_text(content: object) -> bool:
@@ -280,12 +330,13 @@ def _limits(fields: object) -> Iterable[object]:
         yield (fields.get("thinking") or {}).get("budget_tokens")
 
 
-def _invoked(body: Mapping[str, Any]) -> Bound:
+def _invoked(body: Mapping[str, Any], tier: str) -> Bound:
     if "anthropic_version" in body:
-        return _anthropic(body)._replace(tiers=("standard",), needed="standard")
-    if not (_only_text(body, _PARTS) or _only_blocks(body)) or any(name in body for name in _MEDIA):
-        return _answered(Bound(None, None), body)
-    return _answered(Bound(FRAMING + weight(body) + _of_tools(_openai_tools(body)), None), body)
+        return _of_tier(_anthropic(body), tier)
+    text = _only_text(body, _PARTS) or _only_blocks(body)
+    media = any(name in body for name in _MEDIA) or not _is_text(body.get("inputs"), _PARTS)
+    tokens = FRAMING + weight(body) + _of_tools(_openai_tools(body)) if text and not media else None
+    return _of_tier(_answered(Bound(tokens, None), body), tier)
 
 
 _MEDIA = ("images", "inputImage", "inputVideo", "image", "video", "mediaSource", "taskType")
@@ -300,8 +351,9 @@ def _answered(bound: Bound, body: Mapping[str, Any]) -> Bound:
     found = _highest(
         *_limits(body), *_limits(body.get("inferenceConfig")), *_limits(body.get("textGenerationConfig"))
     )
-    answers = max(_count(body.get("n")), _count(body.get("num_generations")))
-    return bound._replace(output_tokens=found, answers=answers, cached="cache" in str(body))
+    return bound._replace(
+        output_tokens=found, answers=_answers(body), cached="cache" in str(body), audio=_sounds(body)
+    )
 
 
 def _highest(*given: object) -> int | None:

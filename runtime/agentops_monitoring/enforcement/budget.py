@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 
+EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
+"""As exact as a number in DynamoDB, whatever the agent has set for its own."""
 VARIABLE = "AGENTOPS_BUDGET"
 """The environment variable that holds `Budget.to_text()`."""
 EVENT = "budget_exceeded"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from functools import cache
 
 from agentops_monitoring import pricing
 from agentops_monitoring.enforcement.bounds import Bound, Unbounded
+from agentops_monitoring.enforcement.budget import EXACT
+from agentops_monitoring.pricing.usage import Extra
 
 _ZERO = Decimal(0)
+_LONG = 1_000_000
+MOST = Decimal(10**12)
+"""USD; no budget is larger, and a number in DynamoDB has 38 digits."""
 
 
 def worst_case(model: str, region: str | None, calls: Iterable[Bound]) -> Decimal:
@@ -22,7 +27,13 @@ def worst_case(model: str, region: str | None, calls: Iterable[Bound]) -> Decima
     Unbounded
         The model has no price, or its context window is not known where nothing else bounds the call.
     """
-    return sum((_of_one(model, region, bound) for bound in calls), _ZERO)
+    total = _ZERO
+    with localcontext(EXACT):  # the agent's own may round
+        for bound in calls:
+            total += _of_one(model, region, bound)
+    if total > MOST:
+        raise Unbounded("it is more than any budget")
+    return total
 
 
 def _of_one(model: str, region: str | None, bound: Bound) -> Decimal:
@@ -30,23 +41,41 @@ def _of_one(model: str, region: str | None, bound: Bound) -> Decimal:
         raise Unbounded("it has no price")
     fresh = bound.input_tokens
     if fresh is None:
-        fresh = _window(model, region, "its input holds more than text") * bound.answers
+        fresh = _window(model, region, "its input holds more than text")
+        fresh = max(fresh, _LONG if bound.long else 0) * bound.answers
     output = bound.output_tokens
     if not _cost(model, region, (0, 1, 0, 0, 0), bound.needed):
         output = 0  # an embedding's is nothing, and has no price
     elif output is None:
         output = _window(model, region, "the request sets no limit to its answer")
     output *= bound.answers
-    ways = [(fresh, output, 0, 0, 0)]
+    ways: list[tuple[tuple[int, ...], Extra]] = [((fresh, output, 0, 0, 0), ())]
     if bound.cached:
-        ways += [(0, output, 0, fresh, 0), (0, output, 0, 0, fresh)]
+        ways += [((0, output, 0, fresh, 0), ()), ((0, output, 0, 0, fresh), ())]
+    if bound.input_tokens is None:
+        # A token of a picture or of sound may cost several times one of text.
+        ways += [((0, output, 0, 0, 0), ((kind, fresh),)) for kind in ("input_audio_tokens", _IMAGES)]
+    if output:
+        ways.append(((fresh, 0, 0, 0, 0), (("output_image_tokens", output),)))
+    if bound.audio and _cost(model, region, (0, 0, 0, 0, 0), bound.needed, _SOUND) is None:
+        raise Unbounded("its audio has no price")
     # A tier without a price may be one that the model does not have.
-    costs = [_cost(model, region, way, tier) for way in ways for tier in {bound.needed, *bound.tiers}]
+    costs = [
+        _cost(model, region, counts, tier, extra)
+        for counts, extra in ways
+        for tier in {bound.needed, *bound.tiers}
+    ]
     return max(cost for cost in costs if cost is not None)
 
 
-def _cost(model: str, region: str | None, counts: tuple[int, ...], tier: str) -> Decimal | None:
-    return pricing.cost_of(model, counts, tier, (), region)
+_IMAGES = "input_image_tokens"
+_SOUND: Extra = (("input_audio_tokens", 1),)
+
+
+def _cost(
+    model: str, region: str | None, counts: tuple[int, ...], tier: str, extra: Extra = ()
+) -> Decimal | None:
+    return pricing.cost_of(model, counts, tier, extra, region)
 
 
 def _window(model: str, region: str | None, why: str) -> int:

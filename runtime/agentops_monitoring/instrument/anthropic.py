@@ -20,9 +20,9 @@ def start(client: Any, options: Any) -> Answer | None:
     """Return what is to learn from a request's answer; None where no model answers it."""
     method, path = options.method.lower(), options.url.partition("?")[0]
     if method == "post" and path == "/v1/messages":
-        asked = options.json_data if isinstance(options.json_data, Mapping) else {}
-        answer = _Message(model_calls.begin(asked.get("model"), *_platform(client)))
-        answer.request = "anthropic", path
+        answer = _Message(model_calls.begin(stainless.model_of(options), *_platform(client)))
+        if instrument.guard is not None:
+            answer.request = "anthropic", f"{path}?{_betas(client, options)}"
         return answer
     if method == "post" and path == "/v1/messages/batches" and instrument.guard is not None:
         asked = options.json_data if isinstance(options.json_data, Mapping) else {}
@@ -32,6 +32,11 @@ def start(client: Any, options: Any) -> Answer | None:
     if method == "get" and path.endswith("/results") and "/v1/messages/batches/" in path:
         return _BatchResults(model_calls.begin(None, *_platform(client)))
     return None
+
+
+def _betas(client: Any, options: Any) -> str:
+    headers = (getattr(client, "_custom_headers", None), getattr(options, "headers", None))
+    return ",".join(str(each.get("anthropic-beta") or "") for each in headers if isinstance(each, Mapping))
 
 
 def _platform(client: Any) -> tuple[str, str | None]:

@@ -35,12 +35,18 @@ def before_send(params: Any, model: Any, context: Any, **_: Any) -> None:
     """
     call = context.get(_KEY)
     if call is not None and instrument.guard is not None:
-        kind = "converse" if model.name.startswith("Converse") else "invoke"
+        kind, tier = ("converse", "") if model.name.startswith("Converse") else ("invoke", _tier(params))
         try:
-            context[_KEY] = instrument.guard.admit(call, kind, "", params.get("body"))
+            context[_KEY] = instrument.guard.admit(call, kind, tier, params.get("body"))
         except BaseException:
             del context[_KEY]
             raise
+
+
+def _tier(params: Any) -> str:
+    headers = params.get("headers") or {}
+    asked = (headers.get(f"X-Amzn-Bedrock-{name}") for name in ("Service-Tier", "PerformanceConfig-Latency"))
+    return responses.bedrock_tier(*asked)
 
 
 def after_failure(exception: Any, context: Any, **_: Any) -> None:

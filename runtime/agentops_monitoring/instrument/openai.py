@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -51,8 +51,7 @@ def start(client: Any, options: Any) -> Answer | None:
     """Return what is to learn from a request's answer; None where no model answers it."""
     method, path = options.method.lower(), options.url.partition("?")[0].rstrip("/")
     if method == "post" and path in _OPERATIONS:
-        asked = options.json_data if isinstance(options.json_data, Mapping) else {}
-        call = model_calls.begin(asked.get("model"), *_platform(client), _OPERATIONS[path])
+        call = model_calls.begin(stainless.model_of(options), *_platform(client), _OPERATIONS[path])
         answer = _Response(call, by_chunks=path.endswith("completions"))
         answer.request = "openai", path
         return answer

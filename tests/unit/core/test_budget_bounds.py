@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from decimal import Decimal
+from decimal import Decimal, Inexact, localcontext
 from typing import Any
 
 import pytest
@@ -95,6 +95,12 @@ NOTHING: list[Any] = [{"role": "user", "content": "x"}]
             {"inferenceConfig": {"maxTokens": 5}, "additionalModelRequestFields": {"max_tokens": 80}},
             80,
         ),
+        (
+            "openai",
+            "/chat/completions",
+            {"messages": NOTHING, "max_tokens": 7, "prediction": {"type": "content", "content": "y" * 90}},
+            7 + len("typecontentcontent") + 90 + 2 + 4,  # what was predicted and is not so is billed too
+        ),
         ("invoke", "", {"prompt": "x", "max_gen_len": 12}, 12),
         ("invoke", "", {"inputText": "x", "textGenerationConfig": {"maxTokenCount": 13}}, 13),
         ("invoke", "", {"messages": [], "inferenceConfig": {"max_new_tokens": 14}}, 14),
@@ -135,6 +141,13 @@ MORE_THAN_TEXT: dict[str, tuple[str, str, Any]] = {
         "/responses",
         {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]},
     ),
+    "a thread": ("anthropic", "/v1/messages", {"thread": {"type": "continue"}, "messages": NOTHING}),
+    "what Gemini keeps": (
+        "openai",
+        "/chat/completions",
+        {"messages": NOTHING, "extra_body": {"google": {"cached_content": "cachedContents/1"}}},
+    ),
+    "an image among inputs": ("invoke", "", {"inputs": [{"content": [{"type": "image_url"}]}]}),
     "a file": ("openai", "/responses", {"input": [{"role": "user", "content": [{"type": "input_file"}]}]}),
     "a document": (
         "converse",
@@ -156,7 +169,9 @@ def test_what_no_byte_bounds_takes_the_context_window(what: str) -> None:
     (bound,) = bounds.of_request(kind, path, json.dumps(body) if kind in ("converse", "invoke") else body)
     assert bound.input_tokens is None
     # 200,000 tokens at $3 a million, and 5 % for windows that are told in round numbers.
-    cost = prices.worst_case("claude-sonnet-4-5", None, [bound._replace(output_tokens=0, cached=False)])
+    cost = prices.worst_case(
+        "claude-sonnet-4-5", None, [bound._replace(output_tokens=0, cached=False, audio=False)]
+    )
     assert Decimal("0.6") < cost < Decimal("2")
 
 
@@ -166,7 +181,10 @@ def test_what_no_byte_bounds_takes_the_context_window(what: str) -> None:
         ("anthropic", "/v1/messages", {"mcp_servers": [{"url": "https://x"}]}, "MCP"),
         ("anthropic", "/v1/messages", {"tools": [{"type": "code_execution_20250825"}]}, "code_execution"),
         ("anthropic", "/v1/messages", {"context_management": {"edits": [{"type": "compact"}]}}, "compacts"),
+        ("anthropic", "/v1/messages", {"fallbacks": [{"model": "claude-opus-5"}]}, "other models"),
+        ("anthropic", "/v1/messages", {"compaction": {"type": "auto"}}, "compacts"),
         ("openai", "/responses", {"tools": [{"type": "file_search"}]}, "file_search"),
+        ("openai", "/responses", {"context_management": [{"type": "compaction"}]}, "compacts"),
         ("openai", "/chat/completions", {"messages": [], "web_search_options": {}}, "web"),
         ("openai", "/chat/completions", {"messages": [], "modalities": ["text", "audio"]}, "audio"),
         ("openai", "/audio/speech", {"input": "x"}, "audio/speech"),
@@ -180,6 +198,75 @@ def test_what_nothing_bounds(kind: str, path: str, body: Any, why: str) -> None:
     sent = json.dumps(body) if kind == "converse" else body
     with pytest.raises(Unbounded, match=why):
         bounds.of_request(kind, path, sent)
+
+
+def test_many_marks_on_a_letter_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To put them in order takes the square of their number: minutes for a text of a megabyte."""
+    seen: list[int] = []
+
+    def normalize(form: Any, text: str) -> str:
+        seen.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    bounds._longest.cache_clear()
+    monkeypatch.setattr(bounds, "normalize", normalize)
+    assert bounds.weight("a" + "\u0301\u0323" * 500) == 1 + 4 * 500
+    assert set(seen) == {1}
+
+
+def worst_of(model: str, kind: str, path: str, body: Any) -> Decimal:
+    return prices.worst_case(model, None, bounds.of_request(kind, path, body))
+
+
+def test_sound_and_pictures_count_at_their_own_price() -> None:
+    def chat(part: Any) -> Any:
+        return {"messages": [{"role": "user", "content": [part]}], "max_tokens": 1000}
+
+    sound = chat({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}})
+    usage = pricing.TokenUsage(0, 0, extra=(("input_audio_tokens", 128_000),))
+    billed = pricing.llm_cost("gpt-audio", usage)
+    assert billed is not None
+    assert worst_of("gpt-audio", "openai", "/chat/completions", sound) > billed
+    with pytest.raises(Unbounded, match="audio has no price"):
+        worst_of("gpt-4o", "openai", "/chat/completions", sound)
+    made = pricing.llm_cost(
+        "gemini-2.5-flash-image", pricing.TokenUsage(0, 0, extra=(("output_image_tokens", 1000),))
+    )
+    assert made is not None
+    words = chat({"type": "text", "text": "Draw audio"})
+    assert worst_of("gemini-2.5-flash-image", "openai", "/chat/completions", words) > made
+
+
+@pytest.mark.parametrize("betas", ["", "context-1m-2025-08-07"])
+def test_a_longer_window_on_demand(betas: str) -> None:
+    body = {"messages": [{"role": "user", "content": [PICTURE]}], "max_tokens": 1}
+    worst = worst_of("claude-sonnet-4-5", "anthropic", f"/v1/messages?{betas}", body)
+    full = pricing.llm_cost("claude-sonnet-4-5", pricing.TokenUsage(1_000_000, 0))
+    assert full is not None
+    assert (worst > full) is bool(betas)
+    within = {"anthropic_version": "bedrock-2023-05-31", "anthropic_beta": [betas], **body}
+    assert (worst_of("claude-sonnet-4-5", "invoke", "", json.dumps(within)) > full) is bool(betas)
+
+
+def test_several_answers_of_a_model_behind_bedrock() -> None:
+    body = {"inferenceConfig": {"maxTokens": 5}, "additionalModelRequestFields": {"n": 3}}
+    (bound,) = bounds.of_request("converse", "", json.dumps(body))
+    assert bound.answers == 3
+
+
+def test_the_agents_own_arithmetic_changes_nothing() -> None:
+    body = {"messages": [{"role": "user", "content": "x" * 1234}], "max_tokens": 98_765}
+    asked = "claude-haiku-4-5", "anthropic", "/v1/messages", body
+    exact = worst_of(*asked)
+    with localcontext() as context:
+        context.prec = 2
+        context.traps[Inexact] = True
+        assert worst_of(*asked) == exact
+
+
+def test_more_than_any_budget_is_no_bound() -> None:
+    with pytest.raises(Unbounded, match="any budget"):
+        worst_of("claude-haiku-4-5", "anthropic", "/v1/messages", {"messages": [], "max_tokens": 10**22})
 
 
 def test_tools_of_the_agents_own_are_bounded() -> None:
@@ -205,8 +292,15 @@ def test_the_dearest_tier_that_may_serve_it_counts() -> None:
 def test_a_tier_that_is_asked_for_and_has_no_price() -> None:
     body = {"messages": [], "inferenceConfig": {"maxTokens": 5}, "serviceTier": {"type": "priority"}}
     found = bounds.of_request("converse", "", json.dumps(body))
+    haiku = "anthropic.claude-3-haiku-20240307-v1:0"
     with pytest.raises(Unbounded, match="price"):
-        prices.worst_case("anthropic.claude-3-haiku-20240307-v1:0", "us-east-1", found)
+        prices.worst_case(haiku, "us-east-1", found)
+    # What is cheaper than standard, and may be served as that.
+    body["serviceTier"] = {"type": "flex"}
+    flex = bounds.of_request("converse", "", json.dumps(body))
+    del body["serviceTier"]
+    standard = bounds.of_request("converse", "", json.dumps(body))
+    assert prices.worst_case(haiku, "us-east-1", flex) >= prices.worst_case(haiku, "us-east-1", standard)
 
 
 def test_windows_are_those_of_models_in_the_book() -> None:

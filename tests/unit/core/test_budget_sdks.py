@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import anthropic
@@ -17,6 +19,7 @@ from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
 from agentops_monitoring import BudgetExceeded, pricing
+from agentops_monitoring.instrument import model_calls, stainless
 from tests.fakes.anthropic_api import AnthropicApi
 from tests.fakes.openai_api import OpenaiApi
 from tests.fakes.server import Served
@@ -241,10 +244,81 @@ def test_a_cancelled_call_keeps_the_worst_case(claude: AnthropicApi, recorded: A
     assert budget.booked > Decimal("0.0003")
 
 
+def test_a_call_that_is_given_up_before_it_is_made_holds_nothing(claude: AnthropicApi, recorded: Any) -> None:
+    budget = Enforced("1")
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(when: str) -> None:
+        asked.set()
+        assert go_on.wait(10)
+
+    budget.table.fault = slow
+
+    async def given_up() -> None:
+        task = asyncio.create_task(create_async(claude_client(claude, AsyncAnthropic)))
+        await asyncio.to_thread(asked.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    asyncio.run(given_up())
+    assert budget.table.calls == 2
+    assert budget.held == budget.booked == 0
+    assert claude.requests == []
+
+
+def test_a_loop_of_another_make_waits_itself(claude: AnthropicApi, recorded: Any) -> None:
+    budget = Enforced("1")
+    answer: Any = SimpleNamespace(
+        request=("anthropic", "/v1/messages"), call=model_calls.begin("claude-haiku-4-5", "anthropic")
+    )
+    admitted = stainless._admit_async(answer, SimpleNamespace(json_data=CLAUDE))
+    with pytest.raises(StopIteration):  # it came to its end with no loop of asyncio's
+        admitted.send(None)
+    assert budget.held > 0
+
+
+@pytest.mark.parametrize("way", ["claude", "gpt"])
+def test_a_model_in_the_extra_body_is_the_one_that_is_billed(
+    way: str, request: pytest.FixtureRequest, recorded: Any
+) -> None:
+    api = request.getfixturevalue(way)
+
+    def call(**more: Any) -> None:
+        if way == "claude":
+            claude_client(api).messages.create(**CLAUDE, **more)
+        else:
+            gpt_client(api).chat.completions.create(**GPT, **more)
+
+    other = {"model": {"claude": "claude-opus-4-1", "gpt": "gpt-4o"}[way]}
+    budget = Enforced("1")
+    call(extra_body=other)
+    assert recorded()[0]["data"]["gen_ai.request.model"] == other["model"]
+    assert budget.booked == billed(api)
+    Enforced("0.0000001")
+    with pytest.raises(BudgetExceeded) as cheap:
+        call()
+    with pytest.raises(BudgetExceeded) as dear:
+        call(extra_body=other)
+    assert (cheap.value.asked_usd or 0) * 3 < (dear.value.asked_usd or 0)
+
+
+@pytest.mark.parametrize("where", ["call", "client"])
+def test_a_beta_of_the_headers_is_seen(where: str, claude: AnthropicApi, recorded: Any) -> None:
+    beta = {"anthropic-beta": "context-1m-2025-08-07"}
+    Enforced("1")
+    client = claude_client(claude, default_headers=beta if where == "client" else {})
+    picture = {"type": "image", "source": {"type": "url", "url": "https://x"}}
+    asked = {**CLAUDE, "messages": [{"role": "user", "content": [picture]}]}
+    with pytest.raises(BudgetExceeded) as refused:
+        client.messages.create(**asked, extra_headers=beta if where == "call" else {})
+    assert refused.value.asked_usd is not None
+    assert refused.value.asked_usd > 1  # a million tokens at $1 a million
+
+
 def test_calls_of_one_loop_wait_for_the_table_at_once(claude: AnthropicApi, recorded: Any) -> None:
     budget = Enforced("1")
-    import threading
-
     together = threading.Barrier(4)
     waited: list[int] = []
 
