@@ -5,9 +5,12 @@ Apart from what enforces budgets, which only agents with one carry, so that all 
 
 from __future__ import annotations
 
+import copyreg
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from decimal import Decimal
+    from typing import Any
 
 
 class BudgetExceeded(Exception):
@@ -49,6 +52,10 @@ class BudgetExceeded(Exception):
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
         self.asked_usd = asked_usd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made anew of its text alone; a pool of processes would break of it.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class BudgetUnreachable(BudgetExceeded):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from agentops_monitoring import arguments, invocation, settings
 from agentops_monitoring.budget import BudgetExceeded, BudgetUnreachable
 from agentops_monitoring.enforcement import bounds, prices
-from agentops_monitoring.enforcement.budget import EVENT, VARIABLE, Budget
-from agentops_monitoring.enforcement.table import BudgetTable, Contended, Refused, Reservation, new_id
+from agentops_monitoring.enforcement.budget import EVENT, EXACT, VARIABLE, Budget
+from agentops_monitoring.enforcement.table import BudgetTable, Refused, Reservation, new_id
 from agentops_monitoring.forks import at_fork
 from agentops_monitoring.transport import say
 
@@ -108,6 +108,8 @@ class Guard:
         self._here = threading.local()
         # What is held, what it cost, and what else is owed that nothing was held for.
         self._unsettled: deque[tuple[Reservation, Decimal, Decimal]] = deque(maxlen=_MAX_UNSETTLED)
+        # What is owed by day: of an outage much, to be booked at once.
+        self._owed: deque[tuple[str, Decimal]] = deque(maxlen=_MAX_UNSETTLED)
         self._asked_again = 0.0
 
     def admit(self, call: Call, kind: str, path: str, body: object) -> Call:
@@ -165,7 +167,7 @@ class Guard:
                     if not self._flush():
                         raise
                     self._connected().reserve(wanted, now, force=force)
-        except (Refused, Contended):
+        except Refused:
             raise
         except Exception:
             self._asked_again = self._now() + AGAIN_SECONDS
@@ -191,9 +193,7 @@ class Guard:
         if reservation is not None:
             self._unsettled.append((reservation, cost, _ZERO))
         elif cost:
-            now = int(self._now())
-            mark = Reservation(_day(now), new_id(), _ZERO, now + OUTSIDE_SECONDS)
-            self._unsettled.append((mark, _ZERO, cost))
+            self._owed.append((_day(int(self._now())), cost))
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None:
             with suppress(RuntimeError):  # no loop runs in this thread
@@ -216,20 +216,32 @@ class Guard:
         """Book what waits for it; returns how many there were."""
         settled = 0
         while True:
-            try:
-                waiting = self._unsettled.popleft()
-            except IndexError:
+            waiting = self._waiting()
+            if waiting is None:
                 return settled
             held, cost, owed = waiting
             try:
                 if owed:
                     # Under a mark of its own, so that asking twice books it once.
                     self._connected().reserve(held, held.until, owed=owed, force=True)
+                    owed = _ZERO
                 self._connected().settle(held, cost)
             except BaseException:
-                self._unsettled.appendleft(waiting)
+                self._unsettled.appendleft((held, cost, owed))
                 raise
             settled += 1
+
+    def _waiting(self) -> tuple[Reservation, Decimal, Decimal] | None:
+        with suppress(IndexError):
+            return self._unsettled.popleft()
+        owed = _ZERO
+        with suppress(IndexError):  # by whichever thread comes to its end
+            day, owed = self._owed.popleft()
+            while self._owed[0][0] == day:
+                owed = EXACT.add(owed, self._owed.popleft()[1])
+        if not owed:
+            return None
+        return Reservation(day, new_id(), _ZERO, int(self._now()) + OUTSIDE_SECONDS), _ZERO, owed
 
     def _seconds(self, call: Call) -> int:
         with suppress(Exception):

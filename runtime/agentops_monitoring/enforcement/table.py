@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
-from agentops_monitoring.enforcement.budget import partition_key
+from agentops_monitoring.enforcement.budget import EXACT, partition_key
 
-_EXACT = Context(prec=38, traps=[Inexact, InvalidOperation])
 _ZERO = Decimal(0)
 _ROUNDS = 16
 _MAX_SWEPT = 40
@@ -54,10 +53,6 @@ class Refused(Exception):
         super().__init__(f"{spent} spent, {reserved} reserved")
         self.spent = spent
         self.reserved = reserved
-
-
-class Contended(RuntimeError):
-    """The item kept changing."""
 
 
 class BudgetTable:
@@ -96,13 +91,11 @@ class BudgetTable:
         Raises
         ------
         Refused
-            There is too little left.
-        Contended
-            The item kept changing.
+            There is too little left, or the item kept changing, so that nobody knows.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError
             The table did not take it.
         """
-        taken = _EXACT.add(asked.usd, owed)
+        taken = EXACT.add(asked.usd, owed)
         names = {"#a": "available", "#l": "limit", "#e": "expires_at", "#r": f"r.{asked.id}"}
         values = {
             ":limit": _number(self._limit),
@@ -130,8 +123,8 @@ class BudgetTable:
             if known is not None and known != self._limit:
                 self._move_limit(asked.day, known)
             elif not self._sweep(asked.day, item, now):
-                raise self._refusal(item)
-        raise Contended(f"the budget of {self._agent} kept changing")
+                break
+        raise self._refusal(item)
 
     def settle(self, held: Reservation, cost: Decimal) -> None:
         """Book what a call cost instead of what was held for it; once, however often it is asked for.
@@ -141,7 +134,7 @@ class BudgetTable:
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError
             The table did not take it.
         """
-        back = _EXACT.subtract(held.usd, cost)
+        back = EXACT.subtract(held.usd, cost)
         found = self._update(
             held.day,
             "SET #a = #a + :back REMOVE #r",
@@ -167,7 +160,7 @@ class BudgetTable:
             "#l = :known",
             {"#a": "available", "#l": "limit"},
             {
-                ":more": _number(_EXACT.subtract(self._limit, known)),
+                ":more": _number(EXACT.subtract(self._limit, known)),
                 ":limit": _number(self._limit),
                 ":known": _number(known),
             },
@@ -180,8 +173,9 @@ class BudgetTable:
         total = _ZERO
         dead: list[tuple[str, str]] = []
         for name, text, usd, until in _reservations(item):
-            if until < now and released + total + usd <= self._limit and len(dead) < _MAX_SWEPT:
-                total = _EXACT.add(total, usd)
+            more = EXACT.add(total, usd)
+            if until < now and EXACT.add(released, more) <= self._limit and len(dead) < _MAX_SWEPT:
+                total = more
                 dead.append((name, text))
         if not dead:
             return False
@@ -209,8 +203,9 @@ class BudgetTable:
         available = _decimal(item, "available")
         if available is None:
             return Refused(_ZERO, _ZERO)
-        reserved = sum((usd for _, _, usd, _ in _reservations(item)), _ZERO)
-        return Refused(self._limit - available - reserved, reserved)
+        with localcontext(EXACT):  # the agent's own may round
+            reserved = sum((usd for _, _, usd, _ in _reservations(item)), _ZERO)
+            return Refused(self._limit - available - reserved, reserved)
 
     def _update(
         self, day: str, update: str, condition: str, names: Mapping[str, str], values: Mapping[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -231,6 +232,16 @@ def test_a_body_of_a_models_own(enforce: Any, aws: Aws, recorded: Any) -> None:
         bedrock.invoke_model(modelId="anthropic.claude-3-haiku-20240307-v1:0", body=b"no JSON")
 
 
+def test_a_tier_of_a_models_own_body_stands_in_its_headers(enforce: Any, aws: Aws, recorded: Any) -> None:
+    enforce("1")
+    body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 50, "messages": []}
+    asked = {"modelId": "anthropic.claude-3-haiku-20240307-v1:0", "body": json.dumps(body)}
+    for dearer in ({"serviceTier": "priority"}, {"performanceConfigLatency": "optimized"}):
+        with pytest.raises(BudgetExceeded, match="no price"):
+            client().invoke_model(**asked, **dearer)
+    assert aws.requests == []
+
+
 # --- a table that cannot be reached
 
 
@@ -265,6 +276,35 @@ def test_open_makes_the_call_says_so_and_books_it_later(
     bedrock.converse(**LIMITED)
     assert budget.booked == cost_of(recorded())
     assert "problems" not in recorded()[-1]
+
+
+def test_what_an_outage_owes_is_booked_at_once_and_once(enforce: Any, aws: Aws, recorded: Any) -> None:
+    now = [time.time()]
+    budget = enforce("1", now=lambda: now[0])
+    budget.table.fault = unreachable
+    bedrock = client()
+
+    def call() -> None:
+        aws.answer(USED)
+        bedrock.converse(**LIMITED)
+
+    for _ in range(20):
+        call()
+    now[0] += 11
+    asked = budget.table.calls
+
+    def lose(when: str) -> None:
+        if when == "after" and budget.table.calls == asked + 2:
+            unreachable(when)  # the answer that the mark of what is owed is settled
+
+    budget.table.fault = lose
+    call()
+    now[0] += 11
+    call()
+    assert budget.booked == cost_of(recorded())
+    assert len(recorded()) == 22
+    # Two updates for twenty calls, and one that is repeated; then what each call takes.
+    assert budget.table.calls - asked <= 9
 
 
 def test_closed_refuses_the_call(enforce: Any, aws: Aws, recorded: Any) -> None:
@@ -336,6 +376,18 @@ def test_a_day_that_ends_during_a_call_books_it_in_the_day_it_began(
     assert budget.item == {}
     now[0] -= 60
     assert budget.booked == cost_of(recorded())
+
+
+def test_the_exception_goes_from_process_to_process(enforce: Any, aws: Aws, recorded: Any) -> None:
+    enforce("0.001")
+    with pytest.raises(BudgetExceeded) as refused:
+        client().converse(**LIMITED)
+    enforce("0.001", when_unreachable="closed").table.fault = unreachable
+    with pytest.raises(BudgetUnreachable) as away:
+        client().converse(**LIMITED)
+    for error in (refused.value, away.value):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 # --- how it is turned on

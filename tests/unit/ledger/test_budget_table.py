@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
+from decimal import Decimal, Inexact, localcontext
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from agentops_monitoring.enforcement.budget import partition_key
 from agentops_monitoring.enforcement.table import BudgetTable, Refused, Reservation, new_id
 
 from .conftest import TABLES
-from .update_item import MemoryTable
+from .update_item import ConditionalCheckFailedException, MemoryTable
 
 DAY = "2026-11-22"
 KEY = (partition_key("engineer", DAY), "STATE")
@@ -200,6 +200,38 @@ def test_a_refusal_says_what_is_spent_and_what_is_held() -> None:
     with pytest.raises(Refused) as refused:
         account.table().reserve(Reservation(DAY, "x", Decimal("0.1"), 2000), account.now)
     assert (refused.value.spent, refused.value.reserved) == (Decimal("0.25"), Decimal("0.7"))
+
+
+def test_an_item_that_never_holds_still_has_no_room() -> None:
+    """Whether a call fits is not known then, and the table can be reached: it is refused, whatever is set."""
+    item = {
+        "available": {"N": "0.1"},
+        "limit": {"N": "1"},
+        "r.dead": {"S": "0.9 10"},
+    }
+
+    class Restless(MemoryTable):
+        def update_item(self, **request: Any) -> Any:
+            error = {"Code": "ConditionalCheckFailedException", "Message": ""}
+            response: Any = {"Error": error, "Item": item}
+            raise ConditionalCheckFailedException(response, "UpdateItem")
+
+    with pytest.raises(Refused) as refused:
+        Account(Restless(), Decimal("1")).table().reserve(Reservation(DAY, "x", Decimal("0.5"), 2000), 1000)
+    assert (refused.value.spent, refused.value.reserved) == (Decimal(0), Decimal("0.9"))
+
+
+def test_the_agents_own_arithmetic_changes_nothing() -> None:
+    account = Account(MemoryTable(), Decimal("1"))
+    assert account.reserve(Decimal("0.900001"), 60)
+    with localcontext() as context:
+        context.prec = 2
+        context.traps[Inexact] = True
+        with pytest.raises(Refused) as refused:
+            account.table().reserve(Reservation(DAY, "x", Decimal("0.5"), 2000), account.now)
+        assert refused.value.reserved == Decimal("0.900001")
+        account.now += 61
+        account.table().reserve(Reservation(DAY, "y", Decimal("0.5"), 2000), account.now)
 
 
 def test_each_day_has_a_budget_of_its_own() -> None:
