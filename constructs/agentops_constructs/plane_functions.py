@@ -16,7 +16,7 @@ from . import bundling
 from .roles import FailedBatches, FailedEvents, allow, allow_items, function_role
 from .stopping import allow_stopping
 
-PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export", "fold", "reconcile", "stop")
+PLANE_FUNCTIONS = ("ingest", "gauges", "analyze", "widgets", "export", "fold", "ready", "reconcile", "stop")
 
 if TYPE_CHECKING:
     from .monitoring_plane import MonitoringPlane
@@ -84,9 +84,33 @@ class PlaneFunctions(Construct):
         allow_items(_role(self.fold), ledger, "PutItem", "Query", "UpdateItem")
         self._every(Duration.minutes(15), self.fold)
 
+        self.ready = self._ready(code)
+
         self.reconcile = self._reconcile(code)
 
         self.export = self._export(plane.agentops_api_key_secret) if plane.agentops_api_key_secret else None
+
+    def _ready(self, code: lambda_.Code) -> lambda_.Function:
+        function = self._function(
+            "ready", code, memory=256, timeout=120,
+            about="Books what it costs to keep environments ready (provisioned concurrency)",
+        )  # fmt: skip
+        allow_items(_role(function), self._plane.ledger_table, "Query", "UpdateItem")
+        functions = Stack.of(self).format_arn(
+            service="lambda",
+            resource="function",
+            resource_name="*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        allow(
+            _role(function),
+            ["lambda:GetFunctionConfiguration", "lambda:ListProvisionedConcurrencyConfigs"],
+            [functions],
+            why_wildcard="The agents' functions are in other stacks, or not there yet",
+        )
+        # As often as AWS bills it.
+        self._every(Duration.minutes(5), function)
+        return function
 
     def _reconcile(self, code: lambda_.Code) -> lambda_.Function:
         function = self._function(

@@ -20,6 +20,7 @@
 ``permissions``       each call of a function against its role, and the record of them
 ``models``            Bedrock's models: calls passed on to a server
 ``dynamodb``          strict conditions and updates, expiry that the stream tells of
+``kept_ready``        provisioned concurrency, listed
 ``limits``            what EventBridge, dashboards and Lambda refuse by size or form
 ``around``            how ours is put around a function of MiniStack's
 ``templates``         what a template may say (``served.toml``), and what MiniStack leaves out

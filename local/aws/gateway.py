@@ -30,6 +30,7 @@ from local.aws import (
     faults,
     functions,
     invocations,
+    kept_ready,
     limits,
     logs,
     metrics,
@@ -96,6 +97,7 @@ class Local:
         clock.install()
         dynamodb.install()
         limits.install()
+        kept_ready.install()
 
     def idle(self) -> dict[str, int]:
         """Return what is under way, by kind, and their sum as ``pending``.

@@ -284,6 +284,9 @@ def install() -> None:
             return f"bedrock:InvokeModel{'WithResponseStream' * path.endswith('-stream')}"
         if service == "lambda" and path.endswith("/concurrency"):
             return CONCURRENCY.get(method)
+        if service == "lambda" and path.endswith("/provisioned-concurrency") and method == "GET":
+            kind = "List{}Configs" if "List" in more[-1] else "Get{}Config"
+            return f"lambda:{kind.format('ProvisionedConcurrency')}"
         action = stock(service, method, path, *more)
         if service == "sqs" and action:  # a batch is no action of its own: SQS API permissions
             action = action.removesuffix("Batch")

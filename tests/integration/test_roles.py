@@ -239,6 +239,16 @@ def work(cloud: Demo, function: str, resource: str = "") -> None:
     elif name == "fold":  # a day that is over, with a pair that it has not seen
         cloud.invoke(INGEST, delivery([message(secrets.token_hex(4), "b", 2 * 86_400)]))
         cloud.invoke(function, {})
+    elif name == "ready":  # environments that are kept ready, of which it has booked nothing
+        lambda_, agent = cloud.client("lambda"), "agentops-manager-demo"
+        version = lambda_.publish_version(FunctionName=agent)["Version"]
+        lambda_.put_provisioned_concurrency_config(
+            FunctionName=agent, Qualifier=version, ProvisionedConcurrentExecutions=1
+        )
+        dynamodb.delete_item(
+            TableName="agent-ledger-demo", Key={"pk": {"S": schema.ready_pk(agent)}, "sk": {"S": version}}
+        )
+        cloud.invoke(function, {})
     elif name == "reconcile":  # a day on which something ran
         cloud.invoke(function, {"day": datetime.now(UTC).date().isoformat()})
     elif name == "stop":

@@ -28,6 +28,9 @@ CALLS = {
     "fold": LOGS | {f"dynamodb:{name}" for name in ("PutItem", "Query", "UpdateItem")},
     "analyze": LOGS | {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "events:PutEvents"},
     "widgets": LOGS | {"dynamodb:GetItem", "dynamodb:Query"},
+    "ready": LOGS
+    | {"dynamodb:Query", "dynamodb:UpdateItem", "lambda:GetFunctionConfiguration"}
+    | {"lambda:ListProvisionedConcurrencyConfigs"},
     "reconcile": LOGS
     | {"cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:BatchWriteItem", "dynamodb:Query"},
     "stop": LOGS

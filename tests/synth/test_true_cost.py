@@ -26,6 +26,27 @@ def test_storage_that_costs_is_in_the_name_by_which_ingest_prices(
     template.has_resource_properties("AWS::CloudWatch::Alarm", {**watched, "MetricName": "DeliveryErrors"})
 
 
+def test_what_is_kept_ready_is_asked_for_as_often_as_it_is_billed(
+    stack: Stack, plane: MonitoringPlane
+) -> None:
+    template = synth(stack)
+    (function,) = (
+        logical_id
+        for logical_id, one in template.find_resources("AWS::Lambda::Function").items()
+        if one["Properties"]["FunctionName"] == "agentops-ready-team"
+    )
+    template.has_resource_properties(
+        "AWS::Events::Rule",
+        {
+            "ScheduleExpression": "rate(5 minutes)",
+            "Targets": [Match.object_like({"Arn": {"Fn::GetAtt": [function, "Arn"]}})],
+        },
+    )
+    asked = {"lambda:GetFunctionConfiguration", "lambda:ListProvisionedConcurrencyConfigs"}
+    (statement,) = (each for each in policy_statements(stack) if asked & set(each["Action"]))
+    assert set(statement["Action"]) == asked
+
+
 def test_each_day_is_reconciled_in_the_morning_after_it(stack: Stack, plane: MonitoringPlane) -> None:
     MonitoringAlarms(stack, "Alarms", monitoring=plane, daily_budget_usd=5)
     template = synth(stack)

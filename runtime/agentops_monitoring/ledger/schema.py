@@ -214,6 +214,11 @@ def functions_pk(agent: str) -> str:
     return f"FUNCTION#{_quote(agent)}"
 
 
+def ready_pk(function: str) -> str:
+    """Return the partition key of how far is booked what keeping a function's environments ready costs."""
+    return f"READY#{function}"
+
+
 def reconciliation_pk(day: str) -> str:
     """Return the partition key of a day's reconciliation."""
     return f"RECON#{day}"

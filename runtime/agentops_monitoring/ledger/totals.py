@@ -141,8 +141,18 @@ class Totals:
 
     @property
     def provisioned_runs(self) -> int:
-        """Attempts in an environment of provisioned concurrency; what keeping it ready costs is in no sum."""
+        """Attempts in an environment of provisioned concurrency, at its lower rate."""
         return self._int("provisioned_runs")
+
+    @property
+    def ready_s(self) -> int:
+        """Seconds for which environments were kept ready, all added up; `compute_cost` holds their price."""
+        return self._int("ready_s")
+
+    @property
+    def ready_unpriced_s(self) -> int:
+        """The same where there is no known price; it is in no sum."""
+        return self._int("ready_unpriced_s")
 
     @property
     def unstarted_runs(self) -> int:

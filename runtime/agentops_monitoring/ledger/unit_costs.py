@@ -75,7 +75,11 @@ def not_in_costs(totals: Totals) -> str:
     lacks = []
     if totals.unpriced_calls:
         lacks.append(f"{totals.unpriced_calls:,} calls of models without a known price")
-    if totals.provisioned_runs:
+    if totals.ready_unpriced_s:
+        lacks.append(
+            f"{totals.ready_unpriced_s:,} seconds of environments that were kept ready, without a known price"
+        )
+    elif totals.provisioned_runs and not totals.ready_s:
         lacks.append(
             "what it costs to keep environments ready "
             f"(provisioned concurrency, on which {totals.provisioned_runs:,} attempts ran)"

@@ -34,34 +34,34 @@ _REGIONS: dict[str, tuple[str, str, str]] = {
     "me-central-1": ("0.0000206667", "0.0000165334", "0.00000025"),
     "me-south-1": ("0.0000206667", "0.0000165334", "0.00000025"),
 }
-_MORE: dict[str, tuple[str, str]] = {
-    # region: per GB-second of /tmp, and of running on x86_64 in an environment that is kept ready
-    "af-south-1": ("0.0000000404", "0.0000129"),
-    "ap-east-1": ("0.0000000407", "0.0000133358"),
-    "ap-northeast-1": ("0.000000037", "0.0000125615"),
-    "ap-northeast-2": ("0.0000000352", "0.0000119592"),
-    "ap-northeast-3": ("0.000000037", "0.0000125615"),
-    "ap-south-1": ("0.0000000352", "0.0000104966"),
-    "ap-southeast-1": ("0.000000037", "0.0000121313"),
-    "ap-southeast-2": ("0.000000037", "0.0000122173"),
-    "ap-southeast-4": ("0.000000037", "0.0000122173"),
-    "ap-southeast-5": ("0.0000000333", "0.0000109181"),
-    "ca-central-1": ("0.000000034", "0.0000108407"),
-    "eu-central-1": ("0.0000000367", "0.0000117011"),
-    "eu-central-2": ("0.0000000441", "0.0000128712"),
-    "eu-north-1": ("0.0000000323", "0.0000103245"),
-    "eu-south-1": ("0.0000000357", "0.0000113827"),
-    "eu-west-1": ("0.000000034", "0.0000108407"),
-    "eu-west-2": ("0.0000000358", "0.0000112709"),
-    "eu-west-3": ("0.0000000358", "0.0000113569"),
-    "me-south-1": ("0.0000000374", "0.0000119251"),
-    "sa-east-1": ("0.0000000586", "0.0000154867"),
-    "us-east-1": ("0.0000000309", "0.0000097222"),
-    "us-east-2": ("0.0000000309", "0.0000097222"),
-    "us-west-1": ("0.000000037", "0.000011443"),
-    "us-west-2": ("0.0000000309", "0.0000097222"),
+_MORE: dict[str, tuple[str, str, str]] = {
+    # region: per GB-second of /tmp; on x86_64, of running in an environment that is kept ready, of keeping it
+    "af-south-1": ("0.0000000404", "0.0000129", "0.00000553"),
+    "ap-east-1": ("0.0000000407", "0.0000133358", "0.0000057153"),
+    "ap-northeast-1": ("0.000000037", "0.0000125615", "0.0000053835"),
+    "ap-northeast-2": ("0.0000000352", "0.0000119592", "0.0000051254"),
+    "ap-northeast-3": ("0.000000037", "0.0000125615", "0.0000053835"),
+    "ap-south-1": ("0.0000000352", "0.0000104966", "0.0000044985"),
+    "ap-southeast-1": ("0.000000037", "0.0000121313", "0.0000051991"),
+    "ap-southeast-2": ("0.000000037", "0.0000122173", "0.000005236"),
+    "ap-southeast-4": ("0.000000037", "0.0000122173", "0.000005236"),
+    "ap-southeast-5": ("0.0000000333", "0.0000109181", "0.0000046791"),
+    "ca-central-1": ("0.000000034", "0.0000108407", "0.000004646"),
+    "eu-central-1": ("0.0000000367", "0.0000117011", "0.0000050147"),
+    "eu-central-2": ("0.0000000441", "0.0000128712", "0.0000055162"),
+    "eu-north-1": ("0.0000000323", "0.0000103245", "0.0000044248"),
+    "eu-south-1": ("0.0000000357", "0.0000113827", "0.0000048783"),
+    "eu-west-1": ("0.000000034", "0.0000108407", "0.000004646"),
+    "eu-west-2": ("0.0000000358", "0.0000112709", "0.0000048304"),
+    "eu-west-3": ("0.0000000358", "0.0000113569", "0.0000048673"),
+    "me-south-1": ("0.0000000374", "0.0000119251", "0.0000051108"),
+    "sa-east-1": ("0.0000000586", "0.0000154867", "0.0000066372"),
+    "us-east-1": ("0.0000000309", "0.0000097222", "0.0000041667"),
+    "us-east-2": ("0.0000000309", "0.0000097222", "0.0000041667"),
+    "us-west-1": ("0.000000037", "0.000011443", "0.0000049041"),
+    "us-west-2": ("0.0000000309", "0.0000097222", "0.0000041667"),
 }
-_READY_ARM64 = dict.fromkeys(("us-east-1", "us-east-2", "us-west-2"), "0.0000077778")
+_MORE_ARM64 = dict.fromkeys(("us-east-1", "us-east-2", "us-west-2"), ("0.0000077778", "0.0000033334"))
 _COMMON_STORAGE = "0.0000000309"
 # 1/1024 and 1/1000 are finite in decimal, so no digit is lost.
 _MB_MS = Decimal("0.0000009765625")
@@ -75,12 +75,33 @@ def _rates(architecture: str, region: str) -> tuple[Decimal, Decimal, Decimal, D
     common = (_GB_SECOND["x86_64"], _GB_SECOND["arm64"], _REQUEST)
     x86_64, arm64, request = _REGIONS.get(region, common)
     memory = arm64 if architecture == "arm64" else x86_64
-    storage, ready_x86_64 = _MORE.get(region, (_COMMON_STORAGE, x86_64))
-    provisioned = _READY_ARM64.get(region, arm64) if architecture == "arm64" else ready_x86_64
+    storage = _MORE[region][0] if region in _MORE else _COMMON_STORAGE
+    provisioned, _ = _provisioned(architecture, region) or (memory, "")
     on_demand, ready, disk = (
         _EXACT.multiply(Decimal(each), _MB_MS) for each in (memory, provisioned, storage)
     )
     return on_demand, ready, disk, Decimal(request)
+
+
+def _provisioned(architecture: str, region: str) -> tuple[str, str] | None:
+    """Return what a GB-second costs in an environment that is kept ready, and of keeping it, if known."""
+    if architecture == "arm64":
+        return _MORE_ARM64.get(region)
+    return _MORE[region][1:] if region in _MORE else None
+
+
+def ready_cost(
+    environments: int, seconds: int, memory_mb: int, architecture: str, region: str
+) -> Decimal | None:
+    """Return the USD of keeping environments of provisioned concurrency ready; None without a known price.
+
+    What runs in them costs beside that, see `lambda_cost`.
+    """
+    rates = _provisioned(architecture, region)
+    if rates is None:
+        return None
+    rate = _EXACT.multiply(Decimal(rates[1]), _MB_MS)
+    return _EXACT.multiply(rate, Decimal(environments * seconds * 1000 * memory_mb))
 
 
 def lambda_cost(

@@ -106,3 +106,8 @@ def test_what_is_in_no_figure_is_said() -> None:
     said = not_in_costs(Totals({"unpriced": 2, "provisioned_runs": 1_234}))
     assert "2 calls of models without a known price" in said
     assert "1,234 attempts" in said
+    assert not_in_costs(Totals({"provisioned_runs": 5, "ready_s": 300})) == ""
+    said = not_in_costs(Totals({"provisioned_runs": 5, "ready_s": 300, "ready_unpriced_s": 600}))
+    assert said == (
+        "Not in these figures: 600 seconds of environments that were kept ready, without a known price."
+    )
