@@ -41,6 +41,8 @@ from agentops_monitoring.ledger.state import State, Unit
 
 _START, _DOMAIN, _CALL, _END = "s", "d", "c", "e"
 _ENDS = (AgentEventType.INVOCATION_COMPLETED, AgentEventType.INVOCATION_FAILED)
+MOST_ENTRIES = 12_000
+"""Of one invocation: an item has room for twice as many. The cost of later model calls is overhead."""
 MAX_FAILURES = 8
 """Of one invocation; Lambda tries three times at most, but an agent may print what looks like reports."""
 PROVISIONED = "provisioned-concurrency"
@@ -87,12 +89,14 @@ class _Run(NamedTuple):
 class Invocation(State):
     """The state of one invocation."""
 
-    __slots__ = ("_booked", "_entries", "_failures", "_runs")
+    __slots__ = ("_beyond", "_booked", "_entries", "_failures", "_runs")
 
     def __init__(self, version: int = 0, text: str | None = None) -> None:
         super().__init__(version, text)
         self._entries: dict[str, _Entry] = {}
         self._runs: dict[str, _Run] = {}
+        self._beyond: dict[str, Decimal] = {}
+        """By hour, the USD of the model calls that there was no room for."""
         self._booked: Increments | None = None
         self._failures: list[Event] = []
         if text:
@@ -103,11 +107,14 @@ class Invocation(State):
                 amounts = at_ms, Decimal(duration), billed, Decimal(init), Decimal(cost), Decimal(ready)
                 run = _Run._make([*amounts, *rest, Ending(*ending) if ending else None])
                 self._add_run(report_id, run)
+            for hour, usd in raw.get("beyond", {}).items():
+                self._add_beyond(hour, Decimal(usd))
 
     def copy(self) -> Invocation:
         """Return a copy to add to; what fails to commit is thrown away."""
         twin = Invocation(self.version)
         twin._entries, twin._runs = dict(self._entries), dict(self._runs)
+        twin._beyond = dict(self._beyond)
         twin.touches = set(self.touches)
         return twin
 
@@ -120,7 +127,10 @@ class Invocation(State):
             ]
             for key, run in self._runs.items()
         }  # fmt: skip
-        return json.dumps({"entries": self._entries, "runs": runs}, separators=(",", ":"))
+        state: dict[str, Any] = {"entries": self._entries, "runs": runs}
+        if self._beyond:
+            state["beyond"] = {hour: str(usd) for hour, usd in self._beyond.items()}
+        return json.dumps(state, separators=(",", ":"))
 
     @staticmethod
     def key(unit: Unit, stream: str) -> str | None:
@@ -134,7 +144,10 @@ class Invocation(State):
         return not isinstance(unit, Report) or unit.id not in self._runs
 
     def add(self, unit: Unit) -> None:
-        """Add an event or a report; one that is there already changes nothing."""
+        """Add an event or a report; one that is there already changes nothing, as long as there is room.
+
+        Beyond, it is the condition on an event's own item that lets it be added once.
+        """
         if isinstance(unit, Report):
             self._add_report(unit)
         else:
@@ -148,6 +161,10 @@ class Invocation(State):
             kind, value = _END, event.span_id
         elif not event.is_domain:
             kind, value, place = _START, str(event.fields().get("initialization") or "")[:64], Place.of(event)
+        if kind in (_CALL, _DOMAIN) and len(self._entries) >= MOST_ENTRIES:
+            if event.call is not None and event.call.cost:
+                self._add_beyond(_hour(event.at_ms), event.call.cost)
+            return
         self._add_entry(event.id, _Entry(event.seq, event.at_ms, kind, value, place))
 
     def _add_entry(self, event_id: str, entry: _Entry) -> None:
@@ -157,6 +174,11 @@ class Invocation(State):
             self.touches.add((_hour(entry.at_ms), schema.TYPES))
         elif entry.place is not None:
             self.touches |= self._touched_by_start(entry.place)
+
+    def _add_beyond(self, hour: str, usd: Decimal) -> None:
+        self._beyond[hour] = EXACT.add(self._beyond.get(hour, _ZERO), usd)
+        self._booked = None
+        self.touches.add((hour, schema.TYPES))
 
     def _add_report(self, report: Report) -> None:
         ending = Ending(
@@ -247,6 +269,8 @@ class Invocation(State):
             increments: Increments = {}
             entries = _in_order(self._entries)
             _allocate_calls(entries, increments)
+            for hour, usd in self._beyond.items():
+                add(increments, (hour, schema.TYPES), f"c.{OVERHEAD}", usd)
             ended = {entry.value for entry in self._entries.values() if entry.kind == _END}
             begun = {entry.place.span_id for entry in self._entries.values() if entry.place}
             start = 0

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -21,9 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring import settings as settings_module
-from agentops_monitoring.ledger import schema
-from agentops_monitoring.ledger.alerts import Alert
-from agentops_monitoring.ledger.budgets import Budget, Case
 from agentops_monitoring.ledger.direct import line_writer
 from agentops_monitoring.ledger.fold import Fold
 from agentops_monitoring.ledger.parse import read_payload
@@ -361,51 +357,6 @@ def test_one_event_that_dynamodb_refuses_does_not_hold_up_the_others() -> None:
     (reject,) = result.rejects
     assert reject.source.message == world.events[-1].message
     check(client, recount(world.events[:-1]))
-
-
-@pytest.mark.parametrize(
-    ("size", "length", "taken"), [(1, 511, True), (1, 512, False), (4, 225, True), (4, 226, False)]
-)
-def test_a_workflow_of_any_id_does_not_hold_up_the_others(
-    dynamodb: Any, size: int, length: int, taken: bool
-) -> None:
-    """A partition key has 2,048 bytes, for reading as well, and a sort key 1,024."""
-    workflow = {1: "w", 4: "\U0001f600"}[size] * length
-    world = World(14, streams=1, invocations=2)
-    call = world._llm() | {"gen_ai.request.model": "claude-3-opus"}
-    world._event("llm_usage", call, None, workflow)
-    result = writer_of(dynamodb).write(read_payload(payload(world.events), "us-east-1"))
-    refused = [reject.source.message for reject in result.rejects]
-    assert refused == ([] if taken else [world.events[-1].message])
-    assert not any("ValidationException" in reject.reason for reject in result.rejects)
-    check(dynamodb, recount(world.events[: len(world.events) - len(refused)]))
-    if taken:
-        budget = Budget(Decimal("0.000001"), "life", workflow=workflow)
-        case = Case(budget, workflow, schema.workflow_bucket(workflow))
-        alert = Alert.of(case, "forecast", Decimal(1), datetime(2026, 11, 22, tzinfo=UTC))
-        sk = {"S": alert.key}
-        dynamodb.put_item(TableName=TABLES.ledger, Item={"pk": {"S": schema.PENDING_ALERTS}, "sk": sk})
-        dynamodb.put_item(TableName=TABLES.ledger, Item={"pk": {"S": schema.alert_pk(case.period)}, "sk": sk})
-
-
-@pytest.mark.slow
-def test_ten_thousand_events_of_one_invocation(full_size: bool) -> None:
-    world = World(15, streams=0)
-    world.stream, world.filter_name, world.agent, world.now = (
-        "s" * 40,
-        "agentops|test|m|arm64",
-        "m",
-        1_795_334_400_000,
-    )
-    world._process()
-    for _ in range(10_000 if full_size else 1_500):
-        world.now += 1
-        world._random_event("request", "w")
-    world._report("request", 12_000, 12_345)
-    client = FakeDynamoDB()
-    result = writer_of(client).write(read_payload(payload(world.events), "us-east-1"))
-    assert not result.rejects
-    check(client, recount(world.events))
 
 
 def test_lines_written_directly_by_a_deadline(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
