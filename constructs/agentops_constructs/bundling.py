@@ -36,6 +36,7 @@ PLANE_ONLY = frozenset(
         *("analysis", "cli", "control", "export", "functions", "ledger", "notify", "testing", "views"),
         ENFORCEMENT,  # but for agents with a budget
         *("__main__.py", "catalogue.py", "direct.py", "emf.py", "outbox.py", "spill.py"),
+        "pricing/compute.py",  # an agent cannot know what its function costs
     }
 )
 # An eighth of its size, and read as it is.
@@ -81,7 +82,7 @@ class Bundle:
     trees
         Folders by their place in the asset.
     exclude
-        Names of files and folders directly under a tree's root that stay out, by the tree's place.
+        Files, and folders directly under a tree's root, that stay out, by the tree's place.
     compress
         Places of files that are compressed by zlib: their readers see it.
     requirements
@@ -156,7 +157,7 @@ class Bundle:
             relative = path.relative_to(tree)
             if (
                 path.is_file()
-                and relative.parts[0] not in excluded
+                and excluded.isdisjoint((relative.parts[0], relative.as_posix()))
                 and not _IGNORED_FOLDERS.intersection(relative.parts)
                 and path.suffix not in _IGNORED_SUFFIXES
             ):

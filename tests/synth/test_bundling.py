@@ -103,7 +103,8 @@ def test_an_agent_s_bundle_runs_its_handler_behind_the_wrapper(source: Path, tmp
 def test_an_agent_carries_nothing_of_the_plane(source: Path, tmp_path: Path) -> None:
     folder = bundling.agent_bundle(AgentSource(source)).build(tmp_path / "cache")
 
-    held = {path.name for path in (folder / "agentops_monitoring").iterdir()}
+    monitor = folder / "agentops_monitoring"
+    held = {path.relative_to(monitor).as_posix() for path in monitor.rglob("*")}
     assert not held & bundling.PLANE_ONLY
     assert {"wrapper.py", "monitor.py", "pricing"} <= held
     assert (folder / "app.py").read_text() == HANDLER

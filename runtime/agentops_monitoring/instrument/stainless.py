@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,6 @@ from agentops_monitoring import instrument
 from agentops_monitoring.transport import say
 
 if TYPE_CHECKING:
-    import asyncio
-
     from agentops_monitoring.instrument.answers import Answer
 
     Start = Callable[[Any, Any], Answer | None]
@@ -83,12 +81,6 @@ def _begun(start: Start, client: Any, options: Any) -> Answer | None:
         return None
 
 
-def _admit(answer: Answer, options: Any) -> None:
-    """Hold the worst case of a call that is about to be made; raises where it does not fit."""
-    if answer.request is not None and instrument.guard is not None:
-        answer.call = instrument.guard.admit(answer.call, *answer.request, _body(options))
-
-
 def model_of(options: Any) -> object:
     """Return the model that a request names, in its own fields or in `extra_body`, which comes last."""
     for fields in (getattr(options, "extra_json", None), options.json_data):
@@ -97,44 +89,14 @@ def model_of(options: Any) -> object:
     return None
 
 
-async def _admit_async(answer: Answer, options: Any) -> None:
-    import asyncio
-
-    try:
-        loop = asyncio.get_running_loop()
-        # In a thread, for the loop has others to serve meanwhile.
-        admitted = loop.run_in_executor(None, copy_context().run, _admit, answer, options)
-    except RuntimeError:  # a loop of another make, or one that ends
-        _admit(answer, options)
-        return
-    try:
-        await asyncio.shield(admitted)
-    except asyncio.CancelledError:
-        admitted.add_done_callback(lambda done: _abandon(answer, done))
-        raise
-
-
-def _abandon(answer: Answer, admitted: asyncio.Future[None]) -> None:
-    """Give back what was held for a call that its agent gave up before it was made."""
-    if not admitted.cancelled() and admitted.exception() is None and answer.call.held is not None:
-        answer.call.held.drop()
-
-
-def _body(options: Any) -> object:
-    """Return the body as the SDK will put it together: its own fields, then `extra_body`'s."""
-    body, more = options.json_data, getattr(options, "extra_json", None)
-    if not isinstance(body, Mapping):
-        return body
-    both = {**body, **more} if isinstance(more, Mapping) else body
-    return {name: each for name, each in both.items() if type(each).__name__ not in ("NotGiven", "Omit")}
-
-
 def _around(original: Callable[..., Any], start: Start) -> Callable[..., Any]:
     @wraps(original)
     def request(self: Any, cast_to: Any, options: Any, *arguments: Any, **named: Any) -> Any:
         answer = _begun(start, self, options)
         if answer is not None and instrument.guard is not None:
-            _admit(answer, options)
+            from agentops_monitoring.enforcement import sdks
+
+            sdks.admit(instrument.guard, answer, options)
         token = _current.set(answer)
         try:
             result = original(self, cast_to, options, *arguments, **named)
@@ -156,7 +118,9 @@ def _around_async(original: Callable[..., Any], start: Start) -> Callable[..., A
     async def request(self: Any, cast_to: Any, options: Any, *arguments: Any, **named: Any) -> Any:
         answer = _begun(start, self, options)
         if answer is not None and instrument.guard is not None:
-            await _admit_async(answer, options)
+            from agentops_monitoring.enforcement import sdks
+
+            await sdks.admit_async(instrument.guard, answer, options)
         token = _current.set(answer)
         try:
             result = await original(self, cast_to, options, *arguments, **named)

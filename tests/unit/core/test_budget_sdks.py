@@ -18,8 +18,9 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
-from agentops_monitoring import BudgetExceeded, pricing
-from agentops_monitoring.instrument import model_calls, stainless
+from agentops_monitoring import BudgetExceeded, instrument, pricing
+from agentops_monitoring.enforcement import sdks
+from agentops_monitoring.instrument import model_calls
 from tests.fakes.anthropic_api import AnthropicApi
 from tests.fakes.openai_api import OpenaiApi
 from tests.fakes.server import Served
@@ -273,7 +274,8 @@ def test_a_loop_of_another_make_waits_itself(claude: AnthropicApi, recorded: Any
     answer: Any = SimpleNamespace(
         request=("anthropic", "/v1/messages"), call=model_calls.begin("claude-haiku-4-5", "anthropic")
     )
-    admitted = stainless._admit_async(answer, SimpleNamespace(json_data=CLAUDE))
+    assert instrument.guard is not None
+    admitted = sdks.admit_async(instrument.guard, answer, SimpleNamespace(json_data=CLAUDE))
     with pytest.raises(StopIteration):  # it came to its end with no loop of asyncio's
         admitted.send(None)
     assert budget.held > 0
