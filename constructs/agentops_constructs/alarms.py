@@ -260,6 +260,8 @@ def _stopped(
     stops: Sequence[MonitoredAgent],
     agent: MonitoredAgent | str | None,
 ) -> list[MonitoredAgent]:
+    if not isinstance(on_breach, CostAction):
+        raise ValueError(f"on_breach must be a CostAction, not {on_breach!r}")
     if on_breach is not CostAction.STOP_AGENT:
         if stops:
             raise ValueError("stops= needs on_breach=CostAction.STOP_AGENT")

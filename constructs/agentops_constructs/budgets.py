@@ -14,7 +14,9 @@ from agentops_monitoring.catalogue import AGENT_NAME, COSTS
 from agentops_monitoring.ledger import budgets
 
 from .alarms import CostAlarm
+from .naming import check_agent_name
 from .roles import allow, allow_items
+from .validation import TreeValidation
 
 if TYPE_CHECKING:
     from .monitoring_plane import MonitoringPlane
@@ -63,6 +65,10 @@ class CostBudget:
         ValueError
             It makes no sense.
         """
+        if self.period is not None and not isinstance(self.period, BudgetPeriod):
+            raise ValueError(f"budget: period is {self.period!r}, not a BudgetPeriod")
+        if self.agent not in ("", budgets.EACH):
+            check_agent_name(self.agent)
         period = self.period.value if self.period else None
         given = {"usd": str(self.usd), "period": period, "agent": self.agent, "workflow": self.workflow}
         return budgets.budget({**given, "alarm": alarm})
@@ -78,6 +84,8 @@ def watch_budgets(scope: Construct, plane: MonitoringPlane, given: Sequence[Cost
     """
     has_metric = plane.metrics.has(COSTS, "SpendToDate", AGENT_NAME)
     held: list[budgets.Budget] = []
+    if not isinstance(given, Sequence) or not all(isinstance(each, CostBudget) for each in given):
+        raise ValueError(f"budgets: a list of CostBudget(…) is wanted, not {given!r}")
     for each in given:
         found = each.read()
         if not found.name and found.period == budgets.DAY:
@@ -90,6 +98,8 @@ def watch_budgets(scope: Construct, plane: MonitoringPlane, given: Sequence[Cost
                 scope, f"Budget-{found.agent}", monitoring=plane, agent=found.agent,
                 threshold_usd=found.usd, name=f"Budget-{found.agent}",
             )  # fmt: skip
+        elif found.agent not in ("", budgets.EACH):
+            TreeValidation.ensure(scope).refer(scope, plane.environment, [found.agent])
         held.append(found)
     text = budgets.dump(held)
     if len(text) > MAX_CHARACTERS:
@@ -97,10 +107,11 @@ def watch_budgets(scope: Construct, plane: MonitoringPlane, given: Sequence[Cost
             f"budgets: {len(text)} characters as JSON, a function takes {MAX_CHARACTERS}: "
             "agent='*' or workflow='*' gives each one the same"
         )
-    for function in (plane.functions.ingest, plane.functions.gauges):
+    tellers = (plane.functions.ingest, plane.functions.gauges)
+    for function in (*tellers, plane.functions.widgets) if held else ():
+        function.add_environment("AGENTOPS_BUDGETS", text)
+    for function in tellers:
         function.add_environment("AGENTOPS_COST_DASHBOARD", plane.names.dashboard("Cost"))
-        if held:
-            function.add_environment("AGENTOPS_BUDGETS", text)
         assert function.role is not None
         allow(function.role, ["sns:Publish"], [plane.topic.topic_arn])
         # What is sent leaves the outbox.

@@ -76,8 +76,12 @@ class IngestStream:
             ("retention_hours", self.retention_hours, _RETENTION_HOURS),
             ("parallel_batches", self.parallel_batches, (1, _MAX_PARALLEL)),
         ):
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"ingest_stream {name} must be from {low} to {high}, not {value}")
+            if name == "shards" and value is None:
+                continue
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(
+                    f"ingest_stream {name} must be a whole number from {low} to {high}, not {value!r}"
+                )
 
 
 class LineStream(Construct):

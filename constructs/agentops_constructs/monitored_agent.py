@@ -86,6 +86,8 @@ class MonitoredAgent(Construct):
         super().__init__(scope, id)
         self.monitoring = monitoring
         self.agent_name = check_agent_name(agent_name)
+        if budget is not None and not isinstance(budget, Budget):
+            raise ValueError(f"agent {agent_name!r}: budget must be a Budget(…), not {budget!r}")
         self.budget = budget
         # Each call that the budget has no room for is counted.
         self.event_types = tuple(dict.fromkeys([*event_types, *([budgets.EVENT] if budget else [])]))

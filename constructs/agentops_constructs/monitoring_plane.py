@@ -107,6 +107,8 @@ class MonitoringPlane(PlaneBase):
             raise ValueError("agentops_api_key_secret is the secret's name, not its ARN")
         if type(ledger_shards) is not int or not 1 <= ledger_shards <= _MAX_SHARDS:
             raise ValueError(f"ledger_shards must be within 1 and {_MAX_SHARDS}, not {ledger_shards!r}")
+        if ingest_stream is not None and not isinstance(ingest_stream, IngestStream):
+            raise ValueError(f"ingest_stream must be an IngestStream(…) or None, not {ingest_stream!r}")
         self.ledger_shards = ledger_shards
         self.names = Names(environment, dashboard_suffix)
         self.metrics = MetricFactory(environment, detail=metric_detail, event_types=event_types)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from aws_cdk import Stack
+from aws_cdk import App, Stack
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk.assertions import Annotations, Match
 
 from agentops_constructs import (
     AgentDashboard,
     AgentRef,
+    BudgetPeriod,
     CostAlarm,
+    CostBudget,
     DashboardKind,
     MonitoredAgent,
     MonitoringPlane,
@@ -51,6 +53,19 @@ def test_an_agent_s_name_that_no_agent_of_the_app_has_is_a_warning_with_the_know
     for name, line in zip(["helpr", "nobody", "othr"], warnings, strict=True):
         assert f"in environment team is named '{name}', they are helper, other:" in line
         assert "\n" not in line
+
+
+def test_a_month_s_budget_of_an_agent_that_nobody_is_is_a_warning_too() -> None:
+    stack = Stack(App(context=NO_BUNDLING, analytics_reporting=False), "Budgets")
+    month = CostBudget(usd=1, agent="hepler", period=BudgetPeriod.MONTH)
+    plane = MonitoringPlane(stack, "Monitoring", environment="team", alert_email="a@b.co", budgets=[month])
+    MonitoredAgent(
+        stack, "Agent", monitoring=plane, agent_name="helper", handler="index.handler",
+        code=INLINE("handler = print"),
+    )  # fmt: skip
+
+    (warning,) = unknown_agents(stack)
+    assert "is named 'hepler'" in warning
 
 
 def test_agents_of_other_apps_and_environments_are_not_guessed_at(

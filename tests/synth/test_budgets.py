@@ -34,7 +34,9 @@ def test_ingest_and_gauges_are_told_the_budgets(stack: Stack) -> None:
     )  # fmt: skip
     template = plane_with(stack, *given)
     told = variables(template)
-    assert sorted(name for name, each in told.items() if "AGENTOPS_BUDGETS" in each) == list(WATCHING)
+    shown = [*WATCHING, "agentops-widgets-team"]
+    assert sorted(name for name, each in told.items() if "AGENTOPS_BUDGETS" in each) == shown
+    assert told[shown[-1]]["AGENTOPS_BUDGETS"] == told[shown[0]]["AGENTOPS_BUDGETS"]
     for name in WATCHING:
         assert budgets.parse(told[name]["AGENTOPS_BUDGETS"]) == (
             given[0].read(), given[1].read(alarm=True), given[2].read(), given[3].read(),
@@ -82,9 +84,13 @@ def test_only_who_tells_may_publish(stack: Stack) -> None:
         ([MONTH, CostBudget(usd=200, period=BudgetPeriod.MONTH)], "two of the total for a month"),
         ([CostBudget(usd=1, agent="a"), CostBudget(usd=2, agent="a")], "two of a for a day"),
         ([CostBudget(usd=1, workflow="w" * n) for n in range(100, 140)], "workflow='\\*'"),
+        ([CostBudget(usd=1, agent="no such name")], "agent_name 'no such name'"),
+        ([CostBudget(usd=1, agent="a", period="month")], "'month', not a BudgetPeriod"),  # type: ignore[arg-type]
+        ([{"usd": 1}], "a list of CostBudget"),
+        (MONTH, "a list of CostBudget"),
     ],
 )
-def test_what_makes_no_sense_fails_at_synth(stack: Stack, given: list[CostBudget], named: str) -> None:
+def test_what_makes_no_sense_fails_at_synth(stack: Stack, given: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         MonitoringPlane(stack, "Watched", environment="team", budgets=given)
 

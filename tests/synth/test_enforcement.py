@@ -88,6 +88,11 @@ def test_a_budget_that_makes_no_sense_fails_at_synth(arguments: dict[str, Any], 
         Budget(**arguments)
 
 
+def test_a_number_is_no_budget(agent: Any) -> None:
+    with pytest.raises(ValueError, match="agent 'helper': budget must be a Budget"):
+        agent(budget=5)
+
+
 def test_the_apps_own_agents_have_budgets_when_the_context_says_so(everything: Templates) -> None:
     def with_budgets(resources: Any) -> list[Resource]:
         return [

@@ -210,8 +210,16 @@ def test_the_app_takes_it_from_its_context() -> None:
         ({"shards": 0}, "shards"),
         ({"retention_hours": 12}, "retention_hours"),
         ({"parallel_batches": 11}, "parallel"),
+        ({"shards": "3"}, "shards"),
+        ({"shards": 1.5}, "shards"),
     ],
 )
-def test_settings_out_of_range_are_named(settings: dict[str, int], named: str) -> None:
+def test_settings_out_of_range_are_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         IngestStream(**settings)
+
+
+def test_settings_of_another_kind_are_named() -> None:
+    other: Any = True  # as from_environment takes it
+    with pytest.raises(ValueError, match="ingest_stream must be an IngestStream"):
+        MonitoringPlane(_stack(), "Monitoring", environment="team", ingest_stream=other)

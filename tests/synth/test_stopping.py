@@ -77,7 +77,12 @@ def test_an_environments_alarm_stops_those_that_are_listed(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"agent": "helper", "on_breach": STOP}, {"on_breach": STOP}, {"agent": "helper", "stops": ["helper"]}],
+    [
+        {"agent": "helper", "on_breach": STOP},
+        {"on_breach": STOP},
+        {"agent": "helper", "stops": ["helper"]},
+        {"agent": "helper", "on_breach": "STOP_AGENT"},
+    ],
 )
 def test_who_is_to_be_stopped_has_to_be_said(
     settings: dict[str, Any], stack: Stack, plane: MonitoringPlane
