@@ -28,6 +28,8 @@ _ZERO = Decimal(0)
 _ROUNDS = 16
 _MAX_SWEPT = 40
 """At once: an expression holds 4 kB."""
+_MAX_KEPT = 3000
+"""Of an item with more attributes what expires is not kept for its late answer: it may have 400 kB."""
 _KEPT_S = 7 * 86_400
 _DAY_S = 86_400
 
@@ -108,13 +110,19 @@ class BudgetTable:
             fits = f"(attribute_not_exists(#a) OR ({fits}))"
         item: Mapping[str, Any] = {}
         for _ in range(_ROUNDS):
-            found = self._update(
-                asked.day,
-                "SET #a = if_not_exists(#a, :limit) - :w, #l = if_not_exists(#l, :limit), #r = :r, #e = :e",
-                f"attribute_not_exists(#r) AND {fits}",
-                names,
-                values,
-            )
+            try:
+                found = self._update(
+                    asked.day,
+                    "SET #a = if_not_exists(#a, :limit) - :w, #l = if_not_exists(#l, :limit), "
+                    "#r = :r, #e = :e",
+                    f"attribute_not_exists(#r) AND {fits}",
+                    names,
+                    values,
+                )
+            except self._client.exceptions.ClientError as error:
+                if "Item size" not in str(error):
+                    raise
+                found = self._read(asked.day)
             # The first try had its effect where the answer got lost, and botocore asked again.
             if found is None or f"r.{asked.id}" in found:
                 return
@@ -166,6 +174,11 @@ class BudgetTable:
             },
         )
 
+    def _read(self, day: str) -> Mapping[str, Any]:
+        """Return an item that is there, with no right to read: by a condition that does not hold."""
+        limit = {":limit": _number(self._limit)}
+        return self._update(day, "SET #l = :limit", "attribute_not_exists(#l)", {"#l": "limit"}, limit) or {}
+
     def _sweep(self, day: str, item: Mapping[str, Any], now: int) -> bool:
         """Give back what callers held that did not live to settle it; returns whether there was any."""
         before = _decimal(item, "released")
@@ -182,17 +195,19 @@ class BudgetTable:
         names = {"#a": "available", "#g": "released"}
         values = {":sum": _number(total), ":g": _number(released)}
         conditions = ["attribute_not_exists(#g)" if before is None else "#g = :g"]
-        moved, removed = [], []
+        changes = ["#a = #a + :sum", "#g = if_not_exists(#g, :g) + :sum"]
+        removed = []
         for index, (name, text) in enumerate(dead):
-            names |= {f"#r{index}": name, f"#x{index}": f"x{name[1:]}"}
+            names[f"#r{index}"] = name
             values[f":r{index}"] = {"S": text}
             conditions.append(f"#r{index} = :r{index}")
-            moved.append(f"#x{index} = :r{index}")
+            if len(item) < _MAX_KEPT:
+                names[f"#x{index}"] = f"x{name[1:]}"
+                changes.append(f"#x{index} = :r{index}")
             removed.append(f"#r{index}")
         self._update(
             day,
-            f"SET #a = #a + :sum, #g = if_not_exists(#g, :g) + :sum, {', '.join(moved)} "
-            f"REMOVE {', '.join(removed)}",
+            f"SET {', '.join(changes)} REMOVE {', '.join(removed)}",
             " AND ".join(conditions),
             names,
             values,

@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentops_monitoring.enforcement import table as table_module
 from agentops_monitoring.enforcement.budget import partition_key
 from agentops_monitoring.enforcement.table import BudgetTable, Refused, Reservation, new_id
 
@@ -200,6 +201,24 @@ def test_a_refusal_says_what_is_spent_and_what_is_held() -> None:
     with pytest.raises(Refused) as refused:
         account.table().reserve(Reservation(DAY, "x", Decimal("0.1"), 2000), account.now)
     assert (refused.value.spent, refused.value.reserved) == (Decimal("0.25"), Decimal("0.7"))
+
+
+def test_an_item_that_is_full_makes_room_of_what_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module, "_MAX_KEPT", 30)
+    table = MemoryTable()
+    table.max_bytes = 4096
+    account = Account(table, Decimal("1"))
+    full = 0
+    for _ in range(500):  # each of them is killed
+        if not account.reserve(MICRO, 60):
+            full += 1
+            account.now += 61
+    assert full > 2
+    item = table.items[KEY]
+    assert sum(name[:2] == "x." for name in item) <= 30
+    # What is missing is what was released and is no more known: nothing else.
+    held = sum(Decimal(value["S"].split()[0]) for name, value in item.items() if name[:2] == "r.")
+    assert Decimal(item["available"]["N"]) == 1 - held
 
 
 def test_an_item_that_never_holds_still_has_no_room() -> None:

@@ -27,12 +27,14 @@ class MemoryTable:
     """A client of DynamoDB with UpdateItem alone; `fault("before" | "after")` may raise around its effect."""
 
     class exceptions:
+        ClientError = ClientError
         ConditionalCheckFailedException = ConditionalCheckFailedException
 
     def __init__(self, fault: Callable[[str], None] = lambda when: None) -> None:
         self.items: dict[tuple[str, str], Item] = {}
         self.fault = fault
         self.calls = 0
+        self.max_bytes = 400 * 1024
         self._lock = threading.Lock()
 
     def update_item(
@@ -64,6 +66,9 @@ class MemoryTable:
                 response: Any = {"Error": error, "Item": dict(item)}
                 raise ConditionalCheckFailedException(response, "UpdateItem")
             changed = reader.update(UpdateExpression)
+            if sum(len(name) + len(str(value)) - 9 for name, value in changed.items()) > self.max_bytes:
+                text = "Item size to update has exceeded the maximum allowed size"
+                raise ClientError({"Error": {"Code": "ValidationException", "Message": text}}, "UpdateItem")
             self.items[key] = {"pk": Key["pk"], "sk": Key["sk"], **changed}
         self.fault("after")
         return {}
