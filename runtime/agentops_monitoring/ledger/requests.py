@@ -18,6 +18,10 @@ _BUSY = frozenset(
         "TransactionInProgressException",
     )
 )  # fmt: skip
+_STALE_S = 600
+"""How long a request may be repeated: for as long as DynamoDB knows the token of a transaction
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html), and before a day
+that was not over when it was made can be folded."""
 # Limits of BatchGetItem and BatchWriteItem; both 16 MB as well, of which the first returns what fits.
 _GET_KEYS, _PUT_ITEMS = 100, 25
 _PUT_BYTES = 12_000_000
@@ -36,6 +40,8 @@ class Requests:
         A DynamoDB client.
     attempts
         How often a request is tried without any progress.
+    clock
+        The time in seconds; it goes on while the process sleeps.
     """
 
     def __init__(
@@ -45,11 +51,13 @@ class Requests:
         attempts: int = 10,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self.attempts = attempts
         self._sleep = sleep
         self._jitter = jitter
+        self._clock = clock
         self.deadline: float | None = None
         """When to give up, on the monotonic clock."""
         self.made = 0
@@ -66,6 +74,7 @@ class Requests:
             It refuses.
         """
         attempt = 0
+        made_at = self._clock()
         while True:
             attempt += 1
             self.made += 1
@@ -80,6 +89,8 @@ class Requests:
             if attempt >= self.attempts:
                 raise LedgerBusy(str(failure)) from failure
             self.wait(attempt)
+            if self._clock() - made_at > _STALE_S:
+                raise LedgerBusy("the request is too old to repeat it") from failure
 
     def get(self, table: str, keys: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         """Return the items that exist, consistently, in any order."""

@@ -97,7 +97,7 @@ class LedgerWriter:
         self._tables = tables
         self._shards = shards or schema.shards()
         self._clock = clock
-        self._requests = Requests(client, attempts=attempts, sleep=sleep, jitter=jitter)
+        self._requests = Requests(client, attempts=attempts, sleep=sleep, jitter=jitter, clock=clock)
         self._parts = PartStore(client, tables.ledger, self._requests)
         self._later = LaterLines(client, tables.ledger, self._requests)
         self._marked: set[str] = set()

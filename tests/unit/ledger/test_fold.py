@@ -311,6 +311,32 @@ def test_events_of_any_year_hold_up_no_day(year: str) -> None:
     assert ledger.reader().seen("M#2026-10", "M#2026-10")
 
 
+def test_who_sleeps_between_two_attempts_tells_the_fold_all_the_same() -> None:
+    """A laptop's lid, or a function that Lambda froze: what it repeats in the morning is a late addition."""
+    ledger = Ledger(FakeDynamoDB())
+    *first, second = [[each] for each in World(20, streams=1, invocations=2).events]
+
+    def sleep(_: float) -> None:
+        if ledger.now < MORNING:
+            ledger.now = MORNING
+            assert ledger.fold().days == 1
+
+    def fail(operation: str, when: str) -> None:
+        if operation == "TransactWriteItems" and when == "before" and ledger.now < MORNING:
+            raise ReadTimeoutError(endpoint_url="")
+
+    ledger.writer = LedgerWriter(
+        ledger.client, TABLES, shards=4, sleep=sleep, clock=lambda: ledger.now.timestamp()
+    )
+    for batch in first:
+        ledger.write(batch)
+    ledger.client.fault = fail
+    with pytest.raises(LedgerBusy, match="too old"):
+        ledger.write(second)
+    ledger.write(second)
+    ledger.check()
+
+
 def test_without_time_the_rest_is_left_for_the_next_run() -> None:
     ledger = Ledger(FakeDynamoDB())
     for batch in years(8):
