@@ -128,6 +128,26 @@ def test_refusals_name_the_action_and_the_resource_as_on_aws(
     assert "(AccessDenied" in answer["errorMessage"]
 
 
+@pytest.mark.parametrize("value", ["one", "another", None])
+def test_a_grant_by_tag_is_for_what_carries_it(aws: EmbeddedAws, value: str | None) -> None:
+    url, _ = aws.queue()
+    other = aws.function(CALLER)
+    if value:
+        aws.client("sqs").tag_queue(QueueUrl=url, Tags={"for": value})
+        aws.client("lambda").tag_resource(Resource=aws.arn(other), Tags={"for": value})
+    tagged = {"Condition": {"StringEquals": {"aws:ResourceTag/for": "one"}}}
+    actions = ("sqs:GetQueueAttributes", "lambda:PutFunctionConcurrency")
+    caller = aws.function(CALLER, Role=aws.role(*(allow(action, "*", **tagged) for action in actions)))
+    calls = {
+        "sqs": ("get_queue_attributes", {"QueueUrl": url}),
+        "lambda": ("put_function_concurrency", {"FunctionName": other, "ReservedConcurrentExecutions": 0}),
+    }
+    for service, (call, arguments) in calls.items():
+        answer, failed = aws.invoke(caller, {"service": service, "call": call, "arguments": arguments})
+        assert failed == (value != "one")
+        assert not failed or "AccessDenied" in answer["errorMessage"]
+
+
 @pytest.mark.parametrize("lacking", [None, *LOG_WRITING, "logs:CreateLogGroup"])
 @pytest.mark.parametrize("there", [False, True])
 def test_a_function_without_permission_to_write_has_no_log(
