@@ -257,7 +257,7 @@ class LedgerWriter:
             code = error.response.get("Error", {}).get("Code", "")
             if code == "TransactionCanceledException":
                 return _Failure.of(plan, error)
-            if code in ("ValidationException", "ItemCollectionSizeLimitExceededException"):
+            if code in ("ValidationException", "SerializationException"):
                 return _Failure(str(error), invalid=str(error)[:500])
             raise
         return None

@@ -343,11 +343,12 @@ def test_what_a_request_leaves_for_later_is_asked_for_again() -> None:
     check(client, recount(world.events))
 
 
-def test_one_event_that_dynamodb_refuses_does_not_hold_up_the_others() -> None:
+@pytest.mark.parametrize("code", ["ValidationException", "SerializationException"])
+def test_one_event_that_dynamodb_refuses_does_not_hold_up_the_others(code: str) -> None:
     class Picky(FakeDynamoDB):
         def transact_write_items(self, **arguments: Any) -> Any:
             if "poison" in json.dumps(arguments, default=str):
-                raise client_error("ValidationException", "TransactWriteItems")
+                raise client_error(code, "TransactWriteItems")
             return super().transact_write_items(**arguments)
 
     world = World(14, streams=1, invocations=8)
