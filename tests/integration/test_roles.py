@@ -234,7 +234,7 @@ def work(cloud: Demo, function: str, resource: str = "") -> None:
     elif name == "widgets":
         item = dynamodb.scan(TableName="agent-decisions-demo", Limit=1)["Items"][0]
         key = {"workflow_id": item["pk"]["S"].removeprefix("WF#"), "sk": item["sk"]["S"]}
-        for widget in ("flow", "decisions", "cost_drivers", "unit_costs", "decision"):
+        for widget in ("flow", "decisions", "cost_drivers", "unit_costs", "budgets", "decision"):
             cloud.invoke(function, {"widget": widget, "environment": "demo", "key": key})
     elif name == "fold":  # a day that is over, with a pair that it has not seen
         cloud.invoke(INGEST, delivery([message(secrets.token_hex(4), "b", 2 * 86_400)]))

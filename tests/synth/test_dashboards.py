@@ -90,6 +90,7 @@ def test_custom_widgets_ask_for_their_picture_and_environment(production: Templa
     assert {params["environment"] for _, params in asked} == {"production"}
     assert {(name, params["widget"]) for name, params in asked} == {
         ("AgentOps-Monitoring", "decisions"),
+        ("AgentOps-Monitoring-Cost", "budgets"),
         ("AgentOps-Monitoring-Cost", "unit_costs"),
         ("AgentOps-Monitoring-Cost", "cost_drivers"),
         ("AgentOps-Monitoring-Collaboration", "flow"),

@@ -43,6 +43,7 @@ def rows(board: Board) -> list[list[cw.IWidget]]:
     ]
     if board.models and metrics.has(COSTS, "InputTokens", MODEL):
         found.append([_models(board), _tokens(board)])
+    found.append([board.custom("Budgets of this day and month", "budgets", height=5)])
     found.append([board.custom("What one result has cost", "unit_costs", height=5)])
     found.append([board.custom("Cost drivers and savings", "cost_drivers", height=9)])
     return found

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentops_monitoring.analysis.forecasting import Forecast, forecast
 from agentops_monitoring.ledger import budgets, schema
@@ -27,6 +27,15 @@ LEAST_HOURS, LEAST_DAYS = 48, 14
 _MARGIN = 7
 """And beyond what is still to come, so that the backtest has something to go by."""
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class Expected(NamedTuple):
+    """What a period will cost."""
+
+    exceeds: bool
+    """Whether that is more than the budget."""
+    told: dict[str, Any]
+    """How much, in which interval, and how far the method was off in the past."""
 
 
 def outlook(history: Sequence[Decimal], remaining: int, season: int) -> Forecast | None:
@@ -78,11 +87,8 @@ class Outlooks:
         waiting = [case for case in cases if self._made.get(case, "") != hour]
         return min(waiting, key=lambda case: self._made.get(case, ""), default=None)
 
-    def of(self, case: Case, now: datetime) -> dict[str, Any] | None:
-        """Return the forecast of a budget that it will exceed; None when it will not, or nobody knows.
-
-        It says how much, in which interval, and how far the method was off in the past.
-        """
+    def of(self, case: Case, now: datetime) -> Expected | None:
+        """Return what a budget's period will cost in all; None when nobody knows."""
         self._made[case] = _text(now)[:13]
         step, season, kept = (_HOUR, 24, HOURS) if case.budget.period == DAY else (_DAY, 7, DAYS)
         this = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -98,9 +104,8 @@ class Outlooks:
         if found is None:
             return None
         spent = float(sum(history[max(0, len(history) - over) :], Decimal(0)))
-        if not Decimal(spent + found.mean[-1]) > case.budget.usd:
-            return None
-        return _told(found, spent, len(history), "hours" if step == _HOUR else "days", remaining)
+        told = _told(found, spent, len(history), "hours" if step == _HOUR else "days", remaining)
+        return Expected(Decimal(spent + found.mean[-1]) > case.budget.usd, told)
 
     def _history(self, case: Case, starts: Sequence[datetime]) -> list[Decimal]:
         """Return what was spent from each of these times to the next, from the first spend on."""

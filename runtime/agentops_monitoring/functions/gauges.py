@@ -18,7 +18,7 @@ from agentops_monitoring.analysis.outlook import Outlooks
 from agentops_monitoring.catalogue import COSTS
 from agentops_monitoring.emf import MetricValue, emf_lines
 from agentops_monitoring.ledger import schema
-from agentops_monitoring.ledger.budgets import FORECAST, threshold
+from agentops_monitoring.ledger.budgets import threshold
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.watch import Watch
 
@@ -74,14 +74,12 @@ class Gauges:
         if self.watch is None or self.outlooks is None:
             return
         spent = self.watch.everything(now, shown)
-        open_ = [
-            case
-            for case, usd in spent.items()
-            if usd and case.reached(usd) < 100 and not self.watch.is_told(case, FORECAST)
-        ]
-        case = self.outlooks.due(open_, now)
-        if case is not None and (found := self.outlooks.of(case, now)):
-            self.watch.expect(case, spent[case], found)
+        case = self.outlooks.due([case for case, usd in spent.items() if usd], now)
+        if case is None or (found := self.outlooks.of(case, now)) is None:
+            return
+        self.watch.keep_outlook(case, found.told)
+        if found.exceeds and case.reached(spent[case]) < 100:
+            self.watch.expect(case, spent[case], found.told)
 
 
 @lru_cache(maxsize=1)

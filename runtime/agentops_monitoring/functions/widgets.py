@@ -12,9 +12,13 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from agentops_monitoring.ledger import budgets
+from agentops_monitoring.ledger.budgets import EACH, FORECAST, LIFE
 from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.standing import Standing, standings
 from agentops_monitoring.ledger.totals import Rollups, Totals
 from agentops_monitoring.ledger.unit_costs import not_in_costs, unit_costs
+from agentops_monitoring.views.budgets import BudgetRow, render_budgets
 from agentops_monitoring.views.flow import AgentNode, Flow, agents_in_order, render_flow
 from agentops_monitoring.views.svg import esc
 from agentops_monitoring.views.tables import (
@@ -34,7 +38,8 @@ Draws what the ledger of one environment holds, for the time that the dashboard 
 | parameter | meaning |
 |---|---|
 | `widget` | `flow`: agents and their messages; `decisions`: the latest, with reasoning and outcome; \
-`cost_drivers`: what could be done, and what costs most; `unit_costs`: what one result has cost |
+`cost_drivers`: what could be done, and what costs most; `unit_costs`: what one result has cost; \
+`budgets`: where the budgets of this day and month stand, whatever time is shown |
 | `environment` | the environment it was deployed for |
 | `limit` | how many decisions to list (10) |
 
@@ -47,11 +52,16 @@ environment: production
 MAX_HOURS = 7 * 24
 """A window costs (hours × shards) requests to the ledger; a week stays well below a second."""
 DRIVERS_PER_KIND = 5
+MAX_BUDGETS = 20
 
 
 @lru_cache(maxsize=1)
 def _reader() -> LedgerReader:
     return LedgerReader.from_environment()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> str:
@@ -84,7 +94,7 @@ def _window(event: Mapping[str, Any]) -> Rollups:
     """The hours that the dashboard shows; without a time range the last three, as CloudWatch does."""
     shown = event.get("widgetContext", {}).get("timeRange", {})
     shown = {**shown, **shown.get("zoom", {})}
-    end = datetime.fromtimestamp(shown["end"] / 1000, UTC) if "end" in shown else datetime.now(UTC)
+    end = datetime.fromtimestamp(shown["end"] / 1000, UTC) if "end" in shown else _now()
     start = (
         datetime.fromtimestamp(shown["start"] / 1000, UTC) if "start" in shown else end - timedelta(hours=3)
     )
@@ -186,7 +196,7 @@ def _cost_drivers(event: Mapping[str, Any], _endpoint: str) -> str:
 
     window = _window(event)
     return render_cost_drivers(
-        _drivers(window), opportunities(window, datetime.now(UTC)), total_usd=window.total.total_cost
+        _drivers(window), opportunities(window, _now()), total_usd=window.total.total_cost
     )
 
 
@@ -198,10 +208,38 @@ def _unit_costs(event: Mapping[str, Any], _endpoint: str) -> str:
     return render_unit_costs(units, remark=not_in_costs(window.total))
 
 
+def _budget_row(found: Standing) -> BudgetRow:
+    case, expected = found.case, ""
+    if found.outlook:
+        interval = "${lower_usd} to ${upper_usd}, {level} interval, as of {at}".format_map(found.outlook)
+        expected = f"${found.outlook['usd']} ({interval})"
+    return BudgetRow(
+        f"{case.scope} {case.name}" if case.name else "all agents",
+        "its whole life" if case.budget.period == LIFE else case.period[2:],
+        case.budget.usd,
+        found.spent,
+        case.share(found.spent),
+        ["forecast" if each == FORECAST else f"{each} %" for each in found.told],
+        expected,
+    )
+
+
+def _budgets(_event: Mapping[str, Any], _endpoint: str) -> str:
+    held = budgets.configured(alarmed=True)
+    found = standings(_reader(), held, _now())
+    remarks = []
+    if len(found) > MAX_BUDGETS:
+        remarks.append(f"The {MAX_BUDGETS} fullest of {len(found)}.")
+    if any(each.workflow == EACH for each in held):
+        remarks.append("Of workflows only those are shown that have a budget of their own.")
+    return render_budgets([_budget_row(each) for each in found[:MAX_BUDGETS]], remark=" ".join(remarks))
+
+
 WIDGETS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
     "flow": _flow,
     "decisions": _decisions,
     "decision": _decision,
     "cost_drivers": _cost_drivers,
     "unit_costs": _unit_costs,
+    "budgets": _budgets,
 }

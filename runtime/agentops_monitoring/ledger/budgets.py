@@ -13,11 +13,13 @@ The total of a day is `COST_ALERT_THRESHOLD`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
+from agentops_monitoring import settings
 from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.exact import EXACT
 
@@ -202,6 +204,26 @@ def spent_of(item: Mapping[str, Any]) -> Decimal:
     nothing = {"N": "0"}
     llm, compute = (Decimal(item.get(name, nothing)["N"]) for name in ("llm_cost", "compute_cost"))
     return EXACT.add(llm, compute)
+
+
+def configured(*, alarmed: bool) -> list[Budget]:
+    """Return the budgets of the environment variables.
+
+    Parameters
+    ----------
+    alarmed
+        Whether a CloudWatch alarm tells when the total of a day is spent.
+
+    Raises
+    ------
+    ValueError
+        One makes no sense.
+    """
+    total = threshold(settings.load().cost_alert_threshold)
+    return [
+        *([Budget(total, alarm=alarmed)] if total else []),
+        *parse(os.environ.get("AGENTOPS_BUDGETS", "")),
+    ]
 
 
 def threshold(text: str) -> Decimal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import Requests
 from agentops_monitoring.ledger.rollup import Increments
 from agentops_monitoring.ledger.shards import KEY, Shards
+from agentops_monitoring.ledger.standing import OUTLOOK
 from agentops_monitoring.transport import say
 
 EVERY_S = 5.0
@@ -96,9 +98,7 @@ class Watch:
         topic = os.environ.get("COST_ALERT_TOPIC_ARN")
         if not topic:
             return None
-        total = budgets.threshold(settings.load().cost_alert_threshold)
-        held = [Budget(total, alarm=alarmed)] if total else []
-        held += budgets.parse(os.environ.get("AGENTOPS_BUDGETS", ""))
+        held = budgets.configured(alarmed=alarmed)
         return cls(client, tables, held, _publisher(topic), every_s=EVERY_S if alarmed else 0)
 
     def workflows(self, batch: Batch) -> set[str]:
@@ -208,9 +208,16 @@ class Watch:
         if self._claim(alert):
             self._outbox.deliver(alert)
 
-    def is_told(self, case: Case, threshold: str) -> bool:
-        """Whether this process knows that a threshold was told."""
-        return f"{case.period}#{case.id}#{threshold}" in self._known
+    def keep_outlook(self, case: Case, forecast: dict[str, Any]) -> None:
+        """Keep what is expected of a budget, for who shows it."""
+        at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="minutes")
+        item = {
+            "pk": {"S": schema.alert_pk(case.period)},
+            "sk": {"S": f"{case.id}#{OUTLOOK}"},
+            "outlook": {"S": json.dumps(forecast | {"at": at}, separators=(",", ":"))},
+            "expires_at": {"N": str(int(self._clock()) + schema.ALERTS_TTL_S)},
+        }
+        self.requests.send("put_item", TableName=self._table, Item=item)
 
     def spent(self, found: Sequence[Case]) -> dict[Case, Decimal]:
         """Read what is spent of budgets."""

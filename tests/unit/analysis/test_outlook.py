@@ -38,7 +38,8 @@ class Ledger:
 
 def told(spent: Mapping[datetime, float], budget: Budget, now: datetime = NOON) -> dict[str, Any] | None:
     case = Case(budget, budget.agent, budgets.period_at(budget.period, now))
-    return Outlooks(Ledger(spent, budget.agent), lambda: 2).of(case, now)
+    found = Outlooks(Ledger(spent, budget.agent), lambda: 2).of(case, now)
+    return found.told if found is not None and found.exceeds else None
 
 
 def hours(count: int, usd: float, until: datetime = NOON) -> dict[datetime, float]:

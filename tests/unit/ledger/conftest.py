@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from agentops_monitoring.ledger.schema import Tables
 from tests.integration.conftest import ACCOUNT, REGION, running_aws
+from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
 
 TABLES = Tables("agent-monitoring-test", "agent-decisions-test", "agent-ledger-test")
 
@@ -59,7 +60,13 @@ def embedded_aws() -> Iterator[str]:
     params=["moto", pytest.param("embedded", marks=pytest.mark.xdist_group("embedded_aws"))],
 )
 def dynamodb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a client of DynamoDB with the tables; any other client of AWS reaches the same place."""
+    """Give a client of DynamoDB with the tables; any other client of AWS reaches the same place.
+
+    On request it is a fake, which takes a fraction of the time and is no opinion on what AWS does.
+    """
+    if request.param == "fake":
+        yield FakeDynamoDB()
+        return
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCOUNT)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)

@@ -139,6 +139,10 @@ class FakeDynamoDB:
 
         return self._one(TableName, key, "UpdateItem", body, effect)
 
+    def delete_item(self, *, TableName: str, Key: Any) -> Any:
+        key = (Key["pk"]["S"], Key["sk"]["S"])
+        return self._call("DeleteItem", lambda: self._table(TableName).pop(key, None) and {})
+
     def _one(self, table: str, key: Any, operation: str, body: Any, effect: Callable[[], None]) -> Any:
         def checked() -> Any:
             if not _holds(body, self._table(table).get((key["pk"]["S"], key["sk"]["S"]))):
@@ -217,8 +221,10 @@ def _holds(body: dict[str, Any], item: dict[str, Any] | None) -> bool:
         return item is None or int(item["seen"]["N"]) <= int(values[":seen"]["N"])
     if condition == "attribute_not_exists(n) OR n < :count":
         return item is None or int(item["n"]["N"]) < int(values[":count"]["N"])
-    assert condition == "ver = :known"
-    return item is not None and item["ver"] == values[":known"]
+    equal = re.fullmatch(r"(attribute_not_exists\(pk\) OR )?(#?\w+) = (:\w+)", condition)
+    assert equal, condition
+    name = body.get("ExpressionAttributeNames", {}).get(equal[2], equal[2])
+    return bool(equal[1]) if item is None else item.get(name) == values[equal[3]]
 
 
 def _update(rows: dict[tuple[str, str], dict[str, Any]], pk: str, sk: str, body: dict[str, Any]) -> None:
@@ -226,9 +232,9 @@ def _update(rows: dict[tuple[str, str], dict[str, Any]], pk: str, sk: str, body:
     found = re.fullmatch(r"(?:SET (.+?))?(?: ?ADD (.+))?", body["UpdateExpression"])
     assert found, body["UpdateExpression"]
     values, names = body["ExpressionAttributeValues"], body.get("ExpressionAttributeNames", {})
-    for pair in found[1].split(", ") if found[1] else ():
-        name, value = pair.split(" = ")
-        item[names.get(name, name)] = values[value]
+    for name, first, value in re.findall(r"(#?\w+) = (if_not_exists\(#?\w+, )?(:\w+)", found[1] or ""):
+        name = names.get(name, name)
+        item[name] = item.get(name, values[value]) if first else values[value]
     for pair in found[2].split(", ") if found[2] else ():
         name, value = pair.split(" ")
         name = names.get(name, name)

@@ -46,7 +46,7 @@ def ask(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_it_describes_itself_in_markdown(ask: Any) -> None:
     told = widgets.handler({"describe": True}, CONTEXT)
     assert told.startswith("## ")
-    for name in ("flow", "decisions", "cost_drivers", "unit_costs"):
+    for name in ("flow", "decisions", "cost_drivers", "unit_costs", "budgets"):
         assert f"`{name}`" in told
 
 
