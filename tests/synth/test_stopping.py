@@ -127,6 +127,18 @@ def test_the_plane_stops_what_carries_its_tag_and_nothing_else(stack: Stack, pla
     assert "SourceAccount" in permission["Properties"]
 
 
+def test_it_is_looked_at_what_is_to_be_resumed_at_five_past_midnight_and_each_quarter_of_an_hour(
+    stack: Stack, plane: MonitoringPlane
+) -> None:
+    (rule,) = (
+        one["Properties"]
+        for id, one in synth(stack).find_resources("AWS::Events::Rule").items()
+        if "StopSchedule" in id
+    )
+    assert rule["ScheduleExpression"] == "cron(5/15 * * * ? *)"
+    assert "FunctionsStop" in json.dumps(rule["Targets"][0]["Arn"])
+
+
 def test_the_apps_context_stops_its_three_agents() -> None:
     templates = synthesized("stopping", on_breach="stop")
     alarm = templates.one("AWS::CloudWatch::Alarm", AlarmName="AgentOps-stopping-HighCost")
