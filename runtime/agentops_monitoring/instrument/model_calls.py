@@ -141,6 +141,10 @@ _NEVER_SENT = frozenset(
 )
 
 
+_GATEWAY_TIMEOUTS = (408, 504, 524)
+"""What says so may stand before a model that goes on."""
+
+
 def record_failure(call: Call, error: BaseException | str, status_code: object = None) -> None:
     """Write a call that failed, as a span with an error: nobody bills it; never raises.
 
@@ -148,7 +152,8 @@ def record_failure(call: Call, error: BaseException | str, status_code: object =
     """
     if call.held is not None:
         cause = None if isinstance(error, str) else error.__cause__ or error
-        if cause is None or isinstance(status_code, int) or type(cause).__name__ in _NEVER_SENT:
+        answered = cause is None or isinstance(status_code, int)
+        if type(cause).__name__ in _NEVER_SENT or (answered and status_code not in _GATEWAY_TIMEOUTS):
             call.held.drop()
         else:
             call.held.settle(None)

@@ -186,6 +186,15 @@ def test_an_error_of_the_provider_costs_nothing(status: int, claude: AnthropicAp
     assert budget.item
 
 
+def test_a_time_out_on_the_way_keeps_the_worst_case(claude: AnthropicApi, recorded: Any) -> None:
+    budget = Enforced("1")
+    claude.failures.append(claude.overloaded(504))
+    with pytest.raises(anthropic.APIStatusError):
+        claude_client(claude).messages.create(**CLAUDE)
+    assert budget.held == 0
+    assert budget.booked > Decimal("0.0003")
+
+
 def test_retries_are_one_call(claude: AnthropicApi, recorded: Any) -> None:
     budget = Enforced("1")
     claude.failures += [claude.overloaded(), claude.overloaded()]
