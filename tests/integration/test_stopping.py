@@ -220,11 +220,12 @@ def test_an_alarm_that_comes_again_does_not_stop_what_was_resumed(aws: StoppingA
     assert "stops no agent" in nobodys["errorMessage"]
 
 
-def test_the_next_day_resumes_what_was_stopped(aws: StoppingAws) -> None:
+def test_the_next_day_resumes_what_was_stopped(aws: StoppingAws, full_size: bool) -> None:
     aws.advance_into(DAY, DAY // 2)
     kill = {"by": f"agentops-stop-{ENVIRONMENT}", "fault": "kill", "when": "before", "most": 1}
     calls = ("lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency", "sqs:ReceiveMessage")
-    aws.order(*({**kill, "call": call} for call in calls))
+    # At reduced size one: tests/unit/ledger/test_stops.py has it ended at each call.
+    aws.order(*({**kill, "call": call} for call in (calls if full_size else calls[1:2])))
     aws.client("cloudwatch").set_alarm_state(
         AlarmName=f"AgentOps-{ENVIRONMENT}-HighCost", StateValue="ALARM", StateReason="told to"
     )
@@ -236,7 +237,7 @@ def test_the_next_day_resumes_what_was_stopped(aws: StoppingAws) -> None:
     aws.until(lambda: aws.concurrency("free") is None)
     assert (aws.concurrency("worker"), aws.concurrency("free")) == (FORMER, None)
     assert sorted(aws.seen("free")) == list(range(KEPT))
-    assert [fired for _, fired in aws.counts()] == [1, 1, 1], "ended at each, and the next did it"
+    assert {fired for _, fired in aws.counts()} == {1}, "ended at each, and the next did it"
 
 
 def stamp(at: float) -> str:
