@@ -26,6 +26,7 @@ minute or so: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIRefere
 ANSWERS_S = 0.25
 """What Lambda and SQS take at most, for an event, to answer: seldom more than a tenth of it."""
 
+_NO_TIME = "time ran out"
 _AT_ONCE, _TOO_OLD = "ZeroReservedConcurrency", "EventAgeExceeded"
 
 SKEW = timedelta(minutes=1)
@@ -154,6 +155,9 @@ class Redrive:
         hidden: dict[str, str] = {}  # what is to be shown again in the end, else it would be received again
         try:
             while more and not reason:
+                if self._clock() >= deadline:
+                    reason = _NO_TIME
+                    break
                 if stopped():
                     reason = "it was stopped again"
                     break
@@ -170,7 +174,7 @@ class Redrive:
                 more = more or bool(kept and not dry_run)
                 for event in sorted(kept):
                     if self._clock() >= deadline:
-                        reason = "time ran out"
+                        reason = _NO_TIME
                     elif not dry_run:
                         reason = self._give(function, event)
                     if reason:

@@ -348,7 +348,9 @@ def test_the_schedule_resumes_the_days_before_and_what_is_unfinished(cloud: Clou
     assert cloud.stops().resume("worker", before=NOON + timedelta(hours=6)).state == "stopped"
     assert aws.concurrency == 0
 
-    done = cloud.stops().resume("worker", before=NEXT_DAY, deadline=-1)
+    late = Process()
+    done = cloud.stops(late).resume("worker", before=NEXT_DAY, deadline=-1)
+    assert "receive_message" not in late.calls, "the function has no time for another queue"
     assert (done.state, done.redriven, done.reason) == ("unfinished", 0, "time ran out")
     assert aws.concurrency is None
     assert aws.muted
