@@ -156,6 +156,9 @@ def test_a_wildcard_stands_only_where_aws_knows_nothing_narrower(everything: Tem
         "cloudwatch:ListMetrics": '"*"',
         # The alarms of any agent that can be stopped, by their names.
         "cloudwatch:": ":alarm:AgentOps-staging-FailedEvents-*",
+        # The agents' functions, which are in other stacks.
+        "lambda:GetFunctionConfiguration": ":function:*",
+        "lambda:ListProvisionedConcurrencyConfigs": ":function:*",
         "ec2:": '"*"',
         "s3:": '"/*"',
         "bedrock:": ":bedrock:*::foundation-model/",

@@ -41,7 +41,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, int]:  # noqa: 
         for line in metric_lines(result, settings.load().environment, now_ms, pairs):
             print(line, flush=True)
     for name, slots in booked.unknown.items():
-        about = {"function": name, "slots": slots, "why": "its configuration changed while nobody asked"}
+        about = {"function": name, "slots": slots, "why": "nobody asked what was configured in them"}
         print(json.dumps({"level": "WARN", "message": "ready", **about}), flush=True)
     if booked.failures:
         raise ExceptionGroup("not booked", booked.failures)

@@ -51,7 +51,7 @@ class Booked(NamedTuple):
 
     increments: rollup.Increments
     unknown: dict[str, int]
-    """Slots of which nobody knows what was configured, by version or alias."""
+    """Slots left out, since nobody knows what was configured in them, by version or alias."""
     failures: list[Exception]
     """Why some of it could not be booked; the next run makes up for that."""
 
@@ -145,7 +145,7 @@ class Ready:
         before = self._booked_to(kept)
         first = slot if before is None else max(before + 1, slot - _MOST_SLOTS)
         known = max(first, int(kept.since.timestamp()) // SLOT_S)
-        if before is not None and (unknown := min(known, slot + 1) - first) > 0:
+        if before is not None and (unknown := min(known, slot + 1) - before - 1) > 0:
             booked.unknown[f"{kept.function}:{kept.qualifier}"] = unknown
         for _, slots in groupby(range(known, slot + 1), key=lambda each: each // _SLOTS_AN_HOUR):
             some = list(slots)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from typing import Any
 
 import pytest
 
+from agentops_monitoring.functions import ingest
 from agentops_monitoring.ledger.origins import Origins, function_name
 from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.streams import payload as delivered
+from tests.unit.ledger.test_reports import printed
 
 
 @pytest.mark.parametrize(
@@ -63,3 +69,18 @@ def test_each_pair_is_noted_once_in_a_process(dynamodb: Any) -> None:
     )
     assert [item["sk"]["S"] for item in found["Items"]] == ["one", "two"]
     assert {int(item["expires_at"]["N"]) for item in found["Items"]} == {1_795_334_400 + 400 * 86_400}
+
+
+def test_ingest_notes_where_lines_come_from(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, table in zip(("MONITORING", "DECISIONS", "LEDGER"), TABLES, strict=True):
+        monkeypatch.setenv(f"{name}_TABLE_NAME", table)
+    ingest._ingest.cache_clear()
+    body = json.dumps(delivered([printed("r", 1_795_334_400_000)]))
+    ingest.handler({"awslogs": {"data": base64.b64encode(gzip.compress(body.encode())).decode()}}, None)
+    ingest._ingest.cache_clear()
+    found = dynamodb.query(
+        TableName=TABLES.ledger,
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": "FUNCTION#manager"}},
+    )
+    assert [item["sk"]["S"] for item in found["Items"]] == ["manager"]

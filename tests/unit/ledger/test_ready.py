@@ -177,6 +177,38 @@ def test_without_a_known_price_it_is_counted_and_not_booked(memory: FakeDynamoDB
     assert (found.ready_s, found.ready_unpriced_s) == (0, 3 * SLOT_S)
 
 
+def test_after_an_outage_of_weeks_two_weeks_are_made_up_for(memory: FakeDynamoDB, functions: Lambda) -> None:
+    functions.keep("shop-manager", 3, NOON - timedelta(days=99))
+    ready(memory, functions).run(NOON - timedelta(days=20))
+    booked = ready(memory, functions).run(NOON)
+    assert booked.unknown == {"shop-manager:live": 6 * 24 * 12 - 1}
+    reader = LedgerReader(memory, TABLES, clock=lambda: NOON)
+    assert reader.day(NOON.date() - timedelta(days=15)).total.compute_cost == 0
+    assert spent(memory, NOON - timedelta(days=13)) == SLOT_USD * 12 * 24
+
+
+def test_in_a_new_month_agents_are_known_from_the_last_one(memory: FakeDynamoDB, functions: Lambda) -> None:
+    functions.keep("shop-manager", 3, NOON - timedelta(days=99))
+    first = datetime(2026, 12, 1, 0, 1, tzinfo=UTC)
+    ready(memory, functions).run(first)
+    assert spent(memory, first) == SLOT_USD
+
+
+def test_of_two_at_once_one_books(memory: FakeDynamoDB, functions: Lambda) -> None:
+    functions.keep("shop-manager", 3, NOON - timedelta(days=9))
+    for at in (NOON, NOON + 3 * ASKED):  # the first booking, then a later one
+
+        def meanwhile(operation: str, when: str, at: datetime = at) -> None:
+            if (operation, when) == ("TransactWriteItems", "before"):
+                memory.fault = lambda operation, when: None
+                ready(memory, functions).run(at)
+
+        memory.fault = meanwhile
+        late = ready(memory, functions).run(at)
+        assert (late.increments, late.failures) == ({}, [])
+    assert spent(memory) == SLOT_USD * 4
+
+
 def test_faults_at_any_request_book_each_slot_once(memory: FakeDynamoDB, functions: Lambda) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")

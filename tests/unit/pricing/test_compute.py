@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentops_monitoring.pricing import lambda_cost
+from agentops_monitoring.pricing.compute import ready_cost
 
 
 def test_one_gigabyte_second() -> None:
@@ -69,6 +70,23 @@ def test_parts_of_an_invocation_lose_no_digit(ms: int, memory: int, storage: int
     exact = Fraction(ms, 1024 * 1000) * (rate * memory + of_storage) + Fraction("0.0000002")
     cost = lambda_cost(ms, memory, "x86_64", "us-east-1", storage_mb=storage, provisioned=provisioned)
     assert Fraction(cost) == exact
+
+
+@pytest.mark.parametrize(
+    ("architecture", "region", "rate"),
+    [
+        ("x86_64", "us-east-1", "0.0000041667"),
+        ("arm64", "us-west-2", "0.0000033334"),
+        ("x86_64", "eu-central-1", "0.0000050147"),
+        ("arm64", "eu-central-1", None),
+        ("x86_64", "me-central-1", None),
+    ],
+)
+def test_environments_that_are_kept_ready_cost_by_time(
+    architecture: str, region: str, rate: str | None
+) -> None:
+    found = ready_cost(7, 300, 512, architecture, region)
+    assert found == (None if rate is None else Decimal(rate) * 7 * 300 / 2)
 
 
 def test_bad_arguments() -> None:
