@@ -68,7 +68,10 @@ def _run(parsed: argparse.Namespace) -> int:
         else:
             for found in _forget(forget, workflow_id):
                 total = total.plus(found)
-    except (aws.NoPlane, LedgerBusy, BotoCoreError, ClientError) as error:
+    except aws.NoPlane as error:
+        print(f"forget: {error}", file=sys.stderr)
+        return NOT_ALL
+    except (LedgerBusy, BotoCoreError, ClientError) as error:
         reason = str(error)
     if parsed.json:
         told = {"workflow": workflow_id, "dry_run": parsed.dry_run, **total._asdict()}

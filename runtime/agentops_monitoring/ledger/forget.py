@@ -135,8 +135,7 @@ class Forget:
                 self._requests.delete(self._tables.ledger, [*pieces, *parts])
                 self._requests.put(self._tables.monitoring, map(_stub, items))
             yield Forgotten(len(items), 0, len(outcomes), len(pieces), len(parts))
-        named = json.dumps(workflow_id)
-        lines = [each for each in self._later.all(datetime.now(UTC)) if named in each.source.message]
+        lines = [each for each in self._later.all(datetime.now(UTC)) if each.names(workflow_id)]
         if lines:
             if not dry_run:
                 self._later.delete(lines)

@@ -25,6 +25,17 @@ class LaterLine(NamedTuple):
     """The subscription's payload that it came in, without its log events."""
     source: Source
 
+    @property
+    def version(self) -> object:
+        """Its version, as far as it says so where this one would."""
+        return _event(self.source.message).get("v")
+
+    def names(self, workflow_id: str) -> bool:
+        """Whether it is of a workflow: by the field that says so, or by any value without such a field."""
+        event = _event(self.source.message)
+        named = event.get("workflow_id")
+        return named == workflow_id if isinstance(named, str) else _holds(event, workflow_id)
+
 
 class LaterLines:
     """The lines in the ledger table.
@@ -128,3 +139,19 @@ def payload_of(lines: Sequence[LaterLine]) -> dict[str, Any]:
         for line in lines
     ]
     return {**lines[0].frame, "logEvents": events}
+
+
+def _event(message: str) -> dict[str, Any]:
+    try:
+        event = json.loads(message)["agentops.event"]
+    except (ValueError, TypeError, KeyError):
+        event = None
+    return event if isinstance(event, dict) else {"line": message}
+
+
+def _holds(value: object, wanted: str) -> bool:
+    if isinstance(value, dict):
+        return any(_holds(each, wanted) for each in value.values())
+    if isinstance(value, list):
+        return any(_holds(each, wanted) for each in value)
+    return value == wanted

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentops_monitoring import cli
+from agentops_monitoring.cli import plane
 from agentops_monitoring.export.stream import inserted
 from agentops_monitoring.ledger import forget
+from agentops_monitoring.ledger.events import Source
 from agentops_monitoring.ledger.forget import Forget, Forgotten
+from agentops_monitoring.ledger.later import LaterLines
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
 from tests.unit.ledger.conftest import TABLES
@@ -152,6 +157,41 @@ def test_a_forgotten_workflow_in_the_table(
     twin = FakeDynamoDB()
     deliver(twin, batches)
     assert counters(dynamodb).keys() == counters(twin).keys()
+
+
+@pytest.mark.parametrize("workflow", ["schmiede-für-ß", "manager"])
+def test_of_later_versions_it_takes_the_lines_of_the_workflow_alone(workflow: str) -> None:
+    client = FakeDynamoDB()
+    later = LaterLines(client, TABLES.ledger)
+    now = int(time.time() * 1000)
+    bodies = {
+        "field": {"v": 2, "workflow_id": workflow},
+        "elsewhere": {"v": 2, "of": [{"workflow": workflow}]},
+        "another": {"v": 2, "workflow_id": "other", "agent": workflow},
+        "mentioned": {"v": 2, "workflow_id": "other", "data": {"text": f'"{workflow}"'}},
+        "unnamed": {"v": 2, "text": f"about {workflow}"},
+    }
+    lines = [
+        Source(name, now, json.dumps({"agentops.event": body}, ensure_ascii=False))
+        for name, body in bodies.items()
+    ]
+    later.put({"logGroup": "g"}, lines)
+    assert sweep(client, workflow).later == 2
+    assert {each.key[1] for each in later.all(datetime.now(UTC))} == {"another", "mentioned", "unnamed"}
+
+
+def test_without_a_plane_nothing_is_said_to_be_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoParameters:
+        def get_parameters(self, **_: Any) -> Any:
+            return {"Parameters": []}
+
+    monkeypatch.setattr(plane, "client", lambda *_: NoParameters())
+    assert cli.main(["forget", "--workflow", "w", "--dry-run", "--environment", "nowhere"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "/agentops/nowhere/" in printed.err
 
 
 def test_a_key_alone_is_not_exported() -> None:
