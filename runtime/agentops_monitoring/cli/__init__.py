@@ -30,7 +30,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except KeyboardInterrupt:
-        print(
-            "interrupted: what is written is written, and running it again changes nothing", file=sys.stderr
-        )
+        print("interrupted: what is done stays, and running it again does the rest", file=sys.stderr)
         return INTERRUPTED

@@ -6,11 +6,13 @@ import argparse
 import json
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
 
 from agentops_monitoring.cli import plane as aws
 from agentops_monitoring.cli.exits import DONE, NOT_ALL
@@ -116,18 +118,28 @@ def _logs(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) -> 
     logs = aws.client("logs")
     rows: dict[str, Counter[str]] = {}
     total = Answer()
-    for group, streams, start_ms, end_ms in sources:
-        name = filter_of(logs, group, plane.environment)
-        if name is None:
-            skipped.append(f"{group} has no subscription filter of environment {plane.environment}")
-            continue
-        pages = log_pages(logs, group, name, start_ms=start_ms, end_ms=end_ms, streams=streams)
-        row = rows.setdefault(group, Counter())
-        with Progress("lines", end_ms - start_ms) as progress:
-            for page, answer in _answers(pages, deliver):
-                row.update(lines=len(page.payload["logEvents"]), **_counts(answer))
-                total = total.plus(answer)
-                progress.show(page.through_ms - start_ms, f"{row['lines']:,} lines of {group}")
+    waiting = deque(sources)
+    while waiting:
+        group, streams, start_ms, end_ms = waiting.popleft()
+        try:
+            name = filter_of(logs, group, plane.environment)
+            if name is None:
+                skipped.append(f"{group} has no subscription filter of environment {plane.environment}")
+                continue
+            pages = log_pages(logs, group, name, start_ms=start_ms, end_ms=end_ms, streams=streams)
+            row = rows.setdefault(group, Counter())
+            with Progress("lines", end_ms - start_ms) as progress:
+                for page, answer in _answers(pages, deliver):
+                    row.update(lines=len(page.payload["logEvents"]), **_counts(answer))
+                    total = total.plus(answer)
+                    progress.show(page.through_ms - start_ms, f"{row['lines']:,} lines of {group}")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
+                raise
+            if len(streams) > 1:  # one that is gone hides all others
+                waiting.extend(_Source(group, (each,), start_ms, end_ms) for each in streams)
+            else:
+                skipped.append(f"{' '.join((group, *streams))} is not there (any more)")
         if total.error:
             break
     missing = None
@@ -172,9 +184,9 @@ def _later(parsed: argparse.Namespace, plane: Plane, deliver: Deliver | None) ->
             total = total.plus(answer)
             done += len(some)
             progress.show(done)
-            if answer.error or answer.later:
+            if answer.error:
                 break  # the rest would meet the same
-            if deliver is not None:
+            if deliver is not None and not answer.later:
                 lines.delete(some)
     left = len(kept) - done + total.later if deliver else 0
     _print_sources(parsed, rows, [], total, deliver)
@@ -209,11 +221,11 @@ def _span(start: str | None, end: str | None) -> tuple[int, int]:
 
 
 def _time(text: str, now: datetime) -> datetime:
-    if ago := _AGO.fullmatch(text):
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         at = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise WrongUsage(f"{text!r} is neither a time, such as 2026-11-22T08:00, nor one like 36h") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 

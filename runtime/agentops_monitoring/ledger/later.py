@@ -118,13 +118,14 @@ class LaterLines:
 
 
 def later_pages(lines: Iterable[LaterLine]) -> Iterator[list[LaterLine]]:
-    """Return lines in portions that make a delivery each: of one log stream, and not too many."""
+    """Return lines in portions that make a delivery each: of one log stream and version, and not too many."""
     waiting: dict[str, list[LaterLine]] = {}
     for line in lines:
-        some = waiting.setdefault(json.dumps(line.frame, sort_keys=True), [])
+        key = json.dumps([line.frame, line.version], sort_keys=True)
+        some = waiting.setdefault(key, [])
         some.append(line)
         if len(some) >= _PAGE_LINES or sum(len(each.source.message) for each in some) > _PAGE_BYTES:
-            yield waiting.pop(json.dumps(line.frame, sort_keys=True))
+            yield waiting.pop(key)
     yield from waiting.values()
 
 

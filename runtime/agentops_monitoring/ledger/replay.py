@@ -366,7 +366,7 @@ def log_pages(
         for event in page["events"]:
             stream = event["logStreamName"]
             line = {"id": event["eventId"], "timestamp": event["timestamp"], "message": event["message"]}
-            size = len(event["message"])
+            size = len(event["message"].encode(errors="replace"))
             if stream in waiting and sizes[stream] + size > _BATCH_BYTES:
                 yield take(stream)
             waiting.setdefault(stream, []).append(line)

@@ -16,12 +16,13 @@ import boto3
 import pytest
 
 from agentops_monitoring import cli
-from agentops_monitoring.cli import plane
+from agentops_monitoring.cli import plane, through_ingest
 from agentops_monitoring.functions import ingest
 from agentops_monitoring.ledger import events, replay
 from agentops_monitoring.ledger.dead_letters import DeadLetters, split
 from agentops_monitoring.ledger.events import Reject, Source
 from tests.unit.ledger.conftest import TABLES
+from tests.unit.ledger.fake_dynamodb import client_error
 from tests.unit.ledger.recount import recount
 from tests.unit.ledger.streams import LogEvent, World, payload
 from tests.unit.ledger.test_writer import check
@@ -173,8 +174,8 @@ def scattered(cloud: Cloud, seed: int) -> World:
     print(f"seed {seed}")
     dice = random.Random(seed)
     world = World(seed, streams=2, invocations=2)
-    for batch in world.deliveries():
-        fate = dice.random()
+    for number, batch in enumerate(world.deliveries()):
+        fate = dice.random() if number else 1.0  # something always waits
         if fate < 0.6:
             cloud.deliver(batch)
         if fate > 0.5:
@@ -304,6 +305,7 @@ def test_without_a_plane_the_reason_is_said(cloud: Cloud, capsys: pytest.Capture
         ("--from-logs", "--log-group", "g", "--start", "yesterday"),
         ("--from-logs", "--log-group", "g", "--start", "1h", "--end", "2h"),
         ("--from-logs", "--log-group", "g", "--start", "400d"),
+        ("--from-logs", "--log-group", "g", "--start", "999999d"),
     ],
 )
 def test_wrong_usage_is_said(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,9 +319,9 @@ def test_there_is_one_source_at_a_time() -> None:
     assert told.value.code == 2
 
 
-def later_version(line: LogEvent) -> LogEvent:
+def later_version(line: LogEvent, version: int = 2) -> LogEvent:
     body = json.loads(line.message)
-    body["agentops.event"] |= {"v": 2, "unheard_of": "x" * 9_000}
+    body["agentops.event"] |= {"v": version, "unheard_of": "x" * 9_000}
     return line._replace(message=json.dumps(body))
 
 
@@ -344,6 +346,25 @@ def test_lines_of_a_later_version_are_kept_until_they_are_known(
     check(cloud.dynamodb, recount(lines))
     assert (code, told["later"], told["events"]) == (0, 0, len(recount(lines).events))
     assert cloud.replay("--later")[1]["sources"] == []
+
+
+def test_lines_of_versions_still_unknown_hold_up_no_others(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOPS_RAW_TTL_DAYS", "3")
+    world = recent_world(9, streams=2, invocations=2)
+    lines = [each for each in world.events if "agentops.event" in each.message]
+    known, unknown = [], []
+    for stream in {each.stream for each in lines}:
+        mine = [each for each in lines if each.stream == stream]
+        known += mine[1::2]
+        unknown += mine[::2]
+        cloud.deliver([later_version(each, 3 - number % 2) for number, each in enumerate(mine)])
+    monkeypatch.setattr(events, "VERSION", 2)
+    code, told = cloud.replay("--later")
+    assert (code, told["events"], told["later"]) == (1, len(recount(known).events), len(unknown))
+    code, told = cloud.replay("--later", "--dry-run")
+    assert sum(each["lines"] for each in told["sources"]) == len(unknown)
 
 
 @pytest.fixture
@@ -451,6 +472,44 @@ def test_gaps_are_closed_from_the_log_without_naming_it(cloud: Cloud, logged: st
     assert told["events"] >= missing
     check(cloud.dynamodb, recount(lines))
     assert cloud.replay("--from-logs")[1]["sources"] == []
+
+
+def test_a_stream_that_is_gone_hides_no_other(cloud: Cloud, logged: str) -> None:
+    lines = write_log(logged, recent_world(12, streams=2, invocations=3))
+    streams = sorted({each.stream for each in lines})
+    for stream in streams:
+        mine = [each for each in lines if each.stream == stream]
+        ingest.handler(
+            {"awslogs": {"data": encode({**payload(mine[:2] + mine[6:]), "logGroup": logged})}}, Context()
+        )
+    real = replay.log_pages
+
+    def pages(client: Any, group: str, name: str, **more: Any) -> Any:
+        # AWS refuses all for one that is not there: https://github.com/percona/rds_exporter/issues/81
+        if streams[0] in more["streams"]:
+            raise client_error("ResourceNotFoundException", "FilterLogEvents")
+        return real(client, group, name, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(through_ingest, "log_pages", pages)
+        code, told = cloud.replay("--from-logs")
+    assert code == 1
+    assert [streams[0] in each for each in told["skipped"]] == [True]
+    assert told["events"] > 0
+
+
+def test_a_log_group_that_is_gone_hides_no_other(cloud: Cloud, logged: str) -> None:
+    write_log(logged, recent_world(12, streams=1))
+    boto3.client("logs").create_log_group(logGroupName="/gone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(through_ingest, "filter_of", lambda *_: "agentops|test|manager|arm64")
+        boto3.client("logs").delete_log_group(logGroupName="/gone")
+        code, told = cloud.replay(
+            "--from-logs", "--log-group", "/gone", "--log-group", logged, "--start", "2h"
+        )
+    assert code == 1
+    assert ["/gone" in each for each in told["skipped"]] == [True]
+    assert told["events"] > 0
 
 
 def test_a_log_group_that_ingest_does_not_read_is_said(cloud: Cloud, logged: str) -> None:
