@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +16,11 @@ from agentops_monitoring.ledger.alerts import Alert
 from agentops_monitoring.ledger.budgets import Budget, Case
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
-from agentops_monitoring.ledger.requests import LedgerBusy
 from tests.unit.ledger.conftest import TABLES
 from tests.unit.ledger.fake_dynamodb import FakeDynamoDB
 from tests.unit.ledger.recount import recount
 from tests.unit.ledger.streams import World, payload
+from tests.unit.ledger.test_sequences import deliver
 from tests.unit.ledger.test_writer import Faults, check, scan, writer_of
 
 
@@ -80,13 +79,7 @@ def test_an_invocation_without_end_fits_into_its_item(seed: int) -> None:
     for most, client in zip((allocation.MOST_ENTRIES, 3), clients, strict=True):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(allocation, "MOST_ENTRIES", most)
-            for batch in world.deliveries():
-                for _ in range(1000):
-                    try:
-                        writer_of(client).write(read_payload(payload(batch), "us-east-1"))
-                    except (LedgerBusy, ClientError, ReadTimeoutError):
-                        continue
-                    break
+            deliver(client, world.deliveries())
             client.fault = lambda operation, when: None
             states = [item for item in scan(client, TABLES.ledger) if item["pk"]["S"].startswith("INV#")]
             assert all(
