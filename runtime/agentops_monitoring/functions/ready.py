@@ -43,6 +43,8 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, int]:  # noqa: 
     for name, slots in booked.unknown.items():
         about = {"function": name, "slots": slots, "why": "nobody asked what was configured in them"}
         print(json.dumps({"level": "WARN", "message": "ready", **about}), flush=True)
+    for failure in booked.failures:  # Lambda's own line on a group leaves out what is in it
+        print(json.dumps({"level": "ERROR", "message": "ready", "why": str(failure)}), flush=True)
     if booked.failures:
         raise ExceptionGroup("not booked", booked.failures)
     return {"counters": len(booked.increments)}

@@ -257,6 +257,7 @@ def test_the_function_prints_what_it_booked_and_fails_for_what_it_could_not(
     with pytest.raises(ExceptionGroup, match="not booked"):
         function.handler({}, None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert any("AccessDenied" in line["why"] for line in lines if line.get("level") == "ERROR")
     costs = [line["LambdaExecutionCost"] for line in lines if "LambdaExecutionCost" in line]
     assert costs
     assert set(costs) == {float(SLOT_USD)}
