@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
 from local.report.recount import messages
+
+if TYPE_CHECKING:
+    from aws_cdk import App, Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-local" / "bin" / "python"
@@ -242,6 +245,38 @@ class EmbeddedAws:
             assert time.monotonic() < end, f"not within {seconds} s"
             time.sleep(0.02)
         return found
+
+
+@contextmanager
+def deployed(
+    build: Callable[[App, Path], Stack], source: str, folder: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Deploy a stack to an embedded AWS of its own by the CDK's CLI; give its URL and the CLI's variables.
+
+    Parameters
+    ----------
+    build
+        Makes the stack in an app, of the folder with the code of its functions.
+    source
+        The code: a module `index`.
+    folder
+        For all files.
+    """
+    from aws_cdk import App
+
+    (folder / "code").mkdir()
+    (folder / "code" / "index.py").write_text(source)
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    app = App(outdir=str(folder / "cdk.out"), context=context, analytics_reporting=False)
+    stack = build(app, folder / "code").stack_name
+    app.synth()
+    keys = {"AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": REGION}
+    cdk = [str(ROOT / ".venv/bin/node"), "node_modules/aws-cdk/bin/cdk", "--app", app.outdir]
+    with running_aws("--retry-seconds", "0.05") as (_, url):
+        variables = cli_variables(url, folder / "home") | keys
+        run_command([*cdk, "bootstrap", f"aws://{ACCOUNT}/{REGION}"], variables)
+        run_command([*cdk, "deploy", stack, "--method", "direct"], variables)
+        yield url, variables
 
 
 @pytest.fixture(scope="session")

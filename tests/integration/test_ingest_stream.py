@@ -21,7 +21,7 @@ from agentops_monitoring.ledger.schema import Tables
 from agentops_monitoring.pricing import TokenUsage, llm_cost
 from tests.fault.conftest import FaultyAws
 
-from .conftest import ACCOUNT, REGION, ROOT, cli_variables, run_command, running_aws
+from .conftest import REGION, deployed
 
 pytestmark = pytest.mark.xdist_group("ingest_stream")
 
@@ -64,19 +64,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory, full_size: bool) -> Iterator[F
         pytest.skip(
             "at reduced size test_embedded_aws_kinesis.py and tests/unit/ledger/test_records.py say so"
         )
-    folder = tmp_path_factory.mktemp("streamed")
-    (folder / "code").mkdir()
-    (folder / "code" / "index.py").write_text(WORKER)
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    app = App(outdir=str(folder / "cdk.out"), context=context, analytics_reporting=False)
-    Team(app, folder / "code")
-    app.synth()
-    keys = {"AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": REGION}
-    cdk = [str(ROOT / ".venv/bin/node"), "node_modules/aws-cdk/bin/cdk", "--app", app.outdir]
-    with running_aws("--retry-seconds", "0.05") as (_, url):
-        variables = cli_variables(url, folder / "home") | keys
-        run_command([*cdk, "bootstrap", f"aws://{ACCOUNT}/{REGION}"], variables)
-        run_command([*cdk, "deploy", "Streamed", "--method", "direct"], variables)
+    with deployed(Team, WORKER, tmp_path_factory.mktemp("streamed")) as (url, _):
         yield FaultyAws(url)
 
 

@@ -20,7 +20,7 @@ from agentops_monitoring import cli
 from agentops_monitoring.control import redrive
 from tests.fault.conftest import FaultyAws
 
-from .conftest import ACCOUNT, REGION, ROOT, cli_variables, run_command, running_aws
+from .conftest import deployed
 from .test_embedded_aws_clock import DAY, MINUTE, MovedAws
 
 pytestmark = pytest.mark.xdist_group("stopping")
@@ -123,29 +123,18 @@ class StoppingAws(MovedAws, FaultyAws):
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory, full_size: bool) -> Iterator[StoppingAws]:
     folder = tmp_path_factory.mktemp("stopping")
-    (folder / "code").mkdir()
-    (folder / "code" / "index.py").write_text(WORKER)
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    app = App(outdir=str(folder / "cdk.out"), context=context, analytics_reporting=False)
-    Team(app, folder / "code")
-    app.synth()
-    keys = {"AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": REGION}
-    cdk = [str(ROOT / ".venv/bin/node"), "node_modules/aws-cdk/bin/cdk", "--app", app.outdir]
-    with running_aws("--retry-seconds", "0.05") as (_, url), pytest.MonkeyPatch.context() as patch:
-        variables = cli_variables(url, folder / "home") | keys
-        run_command([*cdk, "bootstrap", f"aws://{ACCOUNT}/{REGION}"], variables)
-        run_command([*cdk, "deploy", "Stopping", "--method", "direct"], variables)
-        for name in (*keys, "AWS_ENDPOINT_URL"):
+    with deployed(Team, WORKER, folder) as (url, variables), pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
             patch.setenv(name, variables[name])
-        deployed = StoppingAws(url)
+        cloud = StoppingAws(url)
         if not full_size:
             # The queue here knows at once that it is empty.
             patch.setattr(redrive, "WAIT_S", 0)
             # Whatever time passes, the other functions start for nothing; gauges is invoked where it matters.
-            for rule in deployed.client("events").list_rules()["Rules"]:
+            for rule in cloud.client("events").list_rules()["Rules"]:
                 if "ScheduleExpression" in rule and "StopSchedule" not in rule["Name"]:
-                    deployed.client("events").disable_rule(Name=rule["Name"])
-        yield deployed
+                    cloud.client("events").disable_rule(Name=rule["Name"])
+        yield cloud
 
 
 def failed_elsewhere(aws: StoppingAws, agent: str) -> dict[str, Any]:
