@@ -22,6 +22,8 @@ CLOCKS_DIFFER_MS = 86_400_000
 """How far an event's own time may be from that of its line in the log."""
 _MAX_LABEL = 1_024
 _MAX_TAGS = 10_000
+_MAX_MODEL = 250
+"""Of four bytes each, behind MODEL# in a sort key: 1,024 bytes."""
 # A partition key has 2,048 bytes, and one that is longer fails a whole read.
 _TEXTS = (("id", 128), ("type", 256), ("agent", 256), ("workflow_id", 511), ("trace_id", 64), ("span_id", 64))
 _MAX_WORKFLOW_BYTES = 900
@@ -335,7 +337,7 @@ def complete(event: Event) -> Event:
 def _call(event: Event) -> LlmCall:
     data = event.fields()
     name = data.get("gen_ai.request.model")
-    name = name[:256] if type(name) is str and name else "unknown"
+    name = name[:_MAX_MODEL] if type(name) is str and name else "unknown"
     region = data.get("region")
     region = region if type(region) is str else None
     tier = data.get("tier")

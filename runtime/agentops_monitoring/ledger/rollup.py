@@ -24,6 +24,8 @@ _LEAST = Decimal("1e-18")
 _ROUND = Context(prec=38, rounding=ROUND_HALF_EVEN)
 _MAX_MESSAGE_ID = 250
 """Beside an agent's 256 characters, each of four bytes, in a partition key: 2,048 bytes."""
+_MAX_SORT_KEY = 1_024
+"""Bytes: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html."""
 UNATTRIBUTED_LLM = str(AgentEventType.LLM_USAGE)
 """`EventCost` type of model calls outside any invocation: there is no next domain event."""
 
@@ -148,12 +150,13 @@ def received(event: Event) -> Increments:
 
 
 def pair_of(event: Event) -> tuple[str, str] | None:
-    """Return who sent to whom; None for a message that names no receiver."""
+    """Return who sent to whom; None for a message that names no receiver, or none that fits into a key."""
     data = event.fields()
     sender, to = data.get("from"), data.get("to")
-    if type(sender) is str and type(to) is str and 0 < len(sender) <= 256 and 0 < len(to) <= 256:
-        return sender, to
-    return None
+    if not (type(sender) is str and type(to) is str and 0 < len(sender) <= 256 and 0 < len(to) <= 256):
+        return None
+    key = schema.flow_key(sender, to)
+    return (sender, to) if len(key.encode("utf-8", "surrogatepass")) <= _MAX_SORT_KEY else None
 
 
 def _counters(event: Event) -> dict[str, Number]:

@@ -49,6 +49,22 @@ def test_a_workflow_of_any_id_does_not_hold_up_the_others(
         dynamodb.put_item(TableName=TABLES.ledger, Item={"pk": {"S": schema.alert_pk(case.period)}, "sk": sk})
 
 
+@pytest.mark.parametrize("character", ["w", "#", "\U0001f600"])
+def test_names_of_any_length_are_counted(dynamodb: Any, character: str) -> None:
+    """A receiver or a model that no sort key has room for is no reason to refuse what else there is to count."""
+    world = World(14, streams=1, invocations=1)
+    name = character * 256
+    before = recount(world.events).events
+    world._event("message_sent", {"from": "manager", "to": name, "message_id": "m"}, None)
+    world._event("llm_usage", {"gen_ai.request.model": name}, None)
+    result = writer_of(dynamodb).write(read_payload(payload(world.events), "us-east-1"))
+    assert not result.rejects
+    assert result.events == len(before) + 2
+    found = LedgerReader(dynamodb, TABLES, shards=4).last(2, datetime.fromtimestamp(world.now / 1000, UTC))
+    assert any(model.startswith(character * 200) for model in found.models)
+    assert (("manager", name) in found.flows) == (character != "\U0001f600")
+
+
 @pytest.mark.slow
 def test_ten_thousand_events_of_one_invocation(full_size: bool) -> None:
     world = World(15, streams=0)
