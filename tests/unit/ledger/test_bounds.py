@@ -51,7 +51,7 @@ def test_a_workflow_of_any_id_does_not_hold_up_the_others(
 
 @pytest.mark.parametrize("character", ["w", "#", "\U0001f600"])
 def test_names_of_any_length_are_counted(dynamodb: Any, character: str) -> None:
-    """A receiver or a model that no sort key has room for is no reason to refuse what else there is to count."""
+    """A receiver or a model that no sort key has room for is no reason to refuse what else there is."""
     world = World(14, streams=1, invocations=1)
     name = character * 256
     before = recount(world.events).events
