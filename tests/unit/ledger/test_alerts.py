@@ -86,6 +86,18 @@ def test_an_alarm_cannot_see_what_comes_after_midnight_so_the_ledger_tells(cloud
 
 
 @on_one
+def test_so_does_an_ingest_that_sees_it_first(cloud: Cloud) -> None:
+    cloud.spend("9")
+    cloud.process(TEN)[0].everything()
+    late, cloud.now = cloud.now, datetime(2026, 11, 3, 0, 0, 2, tzinfo=UTC)
+    watch, _ = cloud.process(TEN)
+    for _ in range(2):
+        watch.after(cloud.spend("2.1", at=late))
+        cloud.now += timedelta(seconds=EVERY_S)
+    assert cloud.told()[1:] == [(f"{DAY}#total@10#100", "100")]
+
+
+@on_one
 def test_what_the_alarm_has_told_is_not_told_again_after_midnight(cloud: Cloud) -> None:
     watch, _ = cloud.process(TEN)
     cloud.spend("12")

@@ -76,7 +76,9 @@ def test_whoever_ends_between_mark_and_publish_is_stood_in_for_with_the_same_key
 
 
 @on_one
-def test_others_who_try_to_claim_it_meanwhile_do_not_make_it_come_twice(cloud: Cloud) -> None:
+def test_others_who_try_to_claim_it_meanwhile_do_not_make_it_come_twice(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A transaction that meets another one is canceled, and so may be what notes that an alert is sent."""
 
     def publish(**arguments: Any) -> None:
@@ -93,6 +95,7 @@ def test_others_who_try_to_claim_it_meanwhile_do_not_make_it_come_twice(cloud: C
 
     watch, service = cloud.process(TEN, publish=publish)
     watch.after(cloud.spend("5.1"))
+    assert capsys.readouterr().err == ""
     cloud.now += timedelta(seconds=LEASE_S)
     cloud.process(TEN)[0].everything()
     assert cloud.told() == [(f"{DAY}#total@10#50", "50")]
@@ -168,6 +171,34 @@ def test_two_sweepers_send_one(cloud: Cloud) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(Watch.everything, sweepers))
     assert cloud.told() == [(f"{DAY}#total@10#50", "50")]
+
+
+@on_one
+def test_an_outbox_of_many_pages_is_emptied(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**arguments: Any) -> None:
+        raise client_error("InternalError", "Publish")
+
+    query = cloud.dynamodb.query
+
+    def one_by_one(*, ExclusiveStartKey: Any = None, **arguments: Any) -> Any:
+        items = query(**arguments)["Items"]
+        keys = [{"pk": item["pk"], "sk": item["sk"]} for item in items]
+        # The one that the last page ended with may be gone.
+        left = [
+            n
+            for n, key in enumerate(keys)
+            if ExclusiveStartKey is None or key["sk"]["S"] > ExclusiveStartKey["sk"]["S"]
+        ]
+        more = {"LastEvaluatedKey": keys[left[0]]} if len(left) > 1 else {}
+        return {"Items": [items[n] for n in left[:1]]} | more
+
+    cloud.process(TEN, publish=fail)[0].after(cloud.spend("5.1"))
+    cloud.process(Budget(Decimal(10), "month"), publish=fail)[0].after(cloud.spend("0.3"))
+    assert cloud.pending() == 2
+    cloud.now += timedelta(seconds=LEASE_S)
+    monkeypatch.setattr(cloud.dynamodb, "query", one_by_one)
+    cloud.process(TEN)[0].sweep()
+    assert sorted(cloud.told()) == [(f"{DAY}#total@10#50", "50"), (f"{MONTH}#total@10#50", "50")]
 
 
 def _calls_until_publish(cloud: Cloud) -> list[str]:
