@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -93,6 +94,23 @@ def test_a_function_without_a_reservation_tells_none(service: Cloud) -> None:
     assert client.get_function_concurrency(FunctionName=function)["ReservedConcurrentExecutions"] == 0
     client.delete_function_concurrency(FunctionName=function)
     assert "ReservedConcurrentExecutions" not in client.get_function_concurrency(FunctionName=function)
+
+
+def test_what_is_kept_ready_is_listed_by_version(service: Cloud) -> None:
+    client, function = service.client("lambda"), service.function(ANY)
+    listed = client.list_provisioned_concurrency_configs
+    assert listed(FunctionName=function)["ProvisionedConcurrencyConfigs"] == []
+    version = client.publish_version(FunctionName=function)["Version"]
+    client.put_provisioned_concurrency_config(
+        FunctionName=function, Qualifier=version, ProvisionedConcurrentExecutions=1
+    )
+    (found,) = listed(FunctionName=function)["ProvisionedConcurrencyConfigs"]
+    client.delete_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
+    assert found["FunctionArn"].endswith(f":{function}:{version}")
+    assert found["RequestedProvisionedConcurrentExecutions"] == 1
+    assert found["Status"] in ("IN_PROGRESS", "READY")
+    assert datetime.fromisoformat(found["LastModified"]).tzinfo is not None
+    refused(listed, "ResourceNotFoundException", FunctionName="there-is-none")
 
 
 def test_an_accepted_event_has_no_answer(service: Cloud, function: str) -> None:
