@@ -76,14 +76,15 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.json:
         told = {"workflow": workflow_id, "dry_run": parsed.dry_run, **total._asdict()}
         print(json.dumps({**told, "error": reason, "out_of_reach": OUT_OF_REACH}, indent=2))
-    else:
+    elif any(total) or not reason:
         verb = "found" if parsed.dry_run else "deleted"
         print(f"{verb}: " + ", ".join(f"{count:,} {name}" for name, count in total._asdict().items()))
         print("out of reach:")
         for each in OUT_OF_REACH:
             print(f"  {each}")
     if reason:
-        print(f"not all of it: {reason}; run it again", file=sys.stderr)
+        done = "not all of it" if any(total) else "nothing was deleted"
+        print(f"forget: {done}: {reason}; run it again", file=sys.stderr)
         return NOT_ALL
     return DONE
 

@@ -24,6 +24,7 @@ from agentops_monitoring.ledger import rollup, schema
 from agentops_monitoring.ledger.exact import EXACT
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.requests import LedgerBusy, Requests
+from agentops_monitoring.ledger.shards import declare
 from agentops_monitoring.ledger.transaction import update_counters
 from agentops_monitoring.pricing.compute import ready_cost
 
@@ -92,6 +93,7 @@ class Ready:
 
     def run(self, now: datetime) -> Booked:
         """Book every slot up to the present one, which counts in full."""
+        declare(self._requests, self._table, self._shards)
         booked = Booked({}, {}, [])
         slot = int(now.timestamp()) // SLOT_S
         for function, agent in sorted(self._agents(now).items()):

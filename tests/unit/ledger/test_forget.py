@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +193,19 @@ def test_without_a_plane_nothing_is_said_to_be_found(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "/agentops/nowhere/" in printed.err
+
+
+def test_without_credentials_nothing_is_said_to_be_deleted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Any:
+        raise NoCredentialsError
+
+    monkeypatch.setattr(plane, "client", refuse)
+    assert cli.main(["forget", "--workflow", "w", "--yes"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "nothing was deleted: Unable to locate credentials" in printed.err
 
 
 def test_a_key_alone_is_not_exported() -> None:

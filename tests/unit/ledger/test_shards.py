@@ -13,6 +13,7 @@ from agentops_monitoring.ledger.budgets import Budget, Case
 from agentops_monitoring.ledger.fold import Fold
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
+from agentops_monitoring.ledger.ready import Ready
 from agentops_monitoring.ledger.requests import Requests
 from agentops_monitoring.ledger.watch import Watch
 from agentops_monitoring.ledger.writer import LedgerWriter
@@ -94,6 +95,13 @@ def test_saying_so_costs_a_request_a_process_and_none_by_default(monkeypatch: py
     monkeypatch.setenv(SETTING, "16")
     write(client, events)
     assert client.calls["UpdateItem"] == 1
+
+
+def test_what_books_standing_prices_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, "16")
+    client = FakeDynamoDB()
+    Ready(client, None, TABLES, "us-east-1").run(datetime(2026, 11, 22, tzinfo=UTC))
+    assert client.tables[TABLES.ledger][shards.KEY]["n"] == {"N": "16"}
 
 
 @pytest.mark.parametrize("order", [(8, 16), (16, 8), (16, 16)])
