@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import random
 import threading
@@ -334,12 +335,19 @@ def test_a_batch_of_duplicates_changes_nothing() -> None:
     assert again.duplicates == first.events + first.reports
 
 
-def test_what_a_request_leaves_for_later_is_asked_for_again() -> None:
-    world = World(13, streams=2, invocations=6)
+@pytest.mark.parametrize("operation", ["BatchGetItem", "BatchWriteItem"])
+def test_what_a_request_leaves_for_later_is_asked_for_again(operation: str) -> None:
+    world = World(13)
     client = FakeDynamoDB()
-    for batch in world.deliveries():
-        client.unprocessed = 3
-        writer_of(client).write(read_payload(payload(batch), "us-east-1"))
+    leaves = itertools.cycle((1, 0))
+
+    def leave(called: str, when: str) -> None:
+        if when == "before":
+            client.unprocessed = next(leaves) if called == operation else 0
+
+    client.fault = leave
+    write_all(writer_of(client), world.deliveries())
+    assert client.calls[operation] > 1
     check(client, recount(world.events))
 
 
