@@ -189,7 +189,7 @@ class Watch:
         failures: list[Exception] = []
         for case, usd in open_.items():
             if case.budget.alarm:
-                seen = usd if shown is None else Decimal(shown.get(case.name, 0))
+                seen = float(usd) if shown is None else shown.get(case.name, 0.0)
                 with _keeping(failures):
                     self._leave_to_alarm(case, seen)
         for alert, over_alarm in self._crossed(spent, now):
@@ -264,12 +264,13 @@ class Watch:
             agents = sorted(found.agents)
         yield from budgets.cases(self.held, period, kind, agents=agents)
 
-    def _leave_to_alarm(self, case: Case, shown: Decimal) -> None:
+    def _leave_to_alarm(self, case: Case, shown: float) -> None:
         mark = f"{case.period}#{case.id}#"
         if mark + "alarm" not in self._known:
             self._outbox.leave_to_alarm(case)
             self._know(mark + "alarm")
-        if case.reached(shown) == 100 and mark + "alarmed" not in self._known:
+        # As the alarm compares them.
+        if shown >= float(case.budget.usd) and mark + "alarmed" not in self._known:
             self._outbox.alarmed(case, _below(100))
             self._know(mark + "alarmed")
 

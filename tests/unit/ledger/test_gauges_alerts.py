@@ -61,7 +61,7 @@ def test_what_is_expected_is_kept_and_told_if_it_exceeds(
 
 
 def test_what_is_exceeded_is_not_expected_to_be(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloud.spend("12")
+    cloud.spend("12.30003")  # no float is that
     run(cloud, cloud.process(TEN)[0], monkeypatch, Expected(True, OUTLOOK))
     assert cloud.sent == []
     assert cloud.marks(DAY)["total@10#100"] == "alarmed"
