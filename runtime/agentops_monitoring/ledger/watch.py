@@ -142,7 +142,8 @@ class Watch:
             touched = [case for case in touched if schema.end_of(case.period) + LATE <= now]
         elif touched:
             self._looked = at
-        found += touched
+        # Of what all is told nothing is left to tell.
+        found = [case for case in (*found, *touched) if f"{case.period}#{case.id}#100" not in self._known]
         is_sent = True
         for alert, over_alarm in self._crossed(self.spent(found), now):
             self.requests.check_time()

@@ -157,6 +157,17 @@ def test_a_redelivered_batch_is_looked_at_again_for_its_workflows(cloud: Cloud) 
 
 
 @on_one
+def test_a_workflow_whose_budget_is_spent_is_looked_at_no_more(cloud: Cloud) -> None:
+    watch, service = cloud.process(Budget(Decimal(1), budgets.LIFE, workflow="*"))
+    watch.after(cloud.spend("1.5"))
+    made = len(service.calls)
+    watch.after(cloud.spend("1.5"))
+    assert len(service.calls) == made
+    watch.after(cloud.spend("1.5", workflow="other"))
+    assert [threshold for _, threshold in cloud.told()] == ["100", "100"]
+
+
+@on_one
 def test_looking_takes_one_request_and_not_after_each_batch(cloud: Cloud) -> None:
     watch, service = cloud.process(TEN, MONTHLY, Budget(Decimal(3), agent="manager"))
     for _ in range(5):
