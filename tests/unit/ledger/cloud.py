@@ -141,3 +141,8 @@ on_fake_and_embedded = pytest.mark.parametrize(
 """Where there are many calls, and one opinion of what AWS does will do."""
 TEN = Budget(Decimal(10), alarm=True)
 MONTHLY = Budget(Decimal(100), "month")
+OUTLOOK = {
+    "usd": "120", "lower_usd": "104", "upper_usd": "141", "level": "80 %", "model": "level", "models": 6,
+    "history": "40 days", "mae_usd": "1.2", "naive_mae_usd": "2.3", "origins": 30, "coverage": "81 %",
+}  # fmt: skip
+"""A forecast, as an alert has it."""

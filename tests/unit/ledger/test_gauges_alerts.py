@@ -14,14 +14,10 @@ from agentops_monitoring.ledger import schema
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.standing import standings
 from agentops_monitoring.ledger.watch import Watch
-from tests.unit.ledger.cloud import DAY, TEN, Cloud, on_one
+from tests.unit.ledger.cloud import DAY, OUTLOOK, TEN, Cloud, on_one
 from tests.unit.ledger.conftest import TABLES
 
 pytestmark = on_one
-OUTLOOK = {
-    "usd": "120", "lower_usd": "104", "upper_usd": "141", "level": "80 %", "model": "level", "models": 6,
-    "history": "40 days", "mae_usd": "1.2", "naive_mae_usd": "2.3", "origins": 30, "coverage": None,
-}  # fmt: skip
 
 
 @pytest.fixture

@@ -15,13 +15,9 @@ from agentops_monitoring.ledger import budgets
 from agentops_monitoring.ledger.budgets import Budget
 from agentops_monitoring.ledger.reader import LedgerReader
 from agentops_monitoring.ledger.standing import standings
-from tests.unit.ledger.cloud import DAY, MONTHLY, TEN, Cloud, on_one
+from tests.unit.ledger.cloud import DAY, MONTHLY, OUTLOOK, TEN, Cloud, on_one
 from tests.unit.ledger.conftest import TABLES
 
-OUTLOOK = {
-    "usd": "120", "lower_usd": "104", "upper_usd": "141", "level": "80 %", "model": "level", "models": 6,
-    "history": "40 days", "mae_usd": "1.2", "naive_mae_usd": "2.3", "origins": 30, "coverage": "81 %",
-}  # fmt: skip
 EACH, OWN = Budget(Decimal(2), agent="*"), Budget(Decimal(20), agent="manager")
 WORKFLOWS = [
     Budget(Decimal("0.5"), budgets.LIFE, workflow="*"),
