@@ -28,6 +28,7 @@ from botocore.exceptions import (
 
 from agentops_monitoring import BudgetExceeded, instrument, monitored
 from agentops_monitoring.budget import BudgetUnreachable
+from agentops_monitoring.enforcement import guard
 
 from .aws_server import Aws
 from .budgets import Enforced, cost_of
@@ -419,6 +420,43 @@ def test_a_number_alone_is_a_budget_that_blocks(monkeypatch: pytest.MonkeyPatch,
     assert instrument.guard.budget.daily_usd == Decimal("0.10")
     assert instrument.guard.budget.blocks
     assert instrument.guard.agent == "engineer"
+
+
+def test_the_table_is_asked_in_bounded_time_and_anew_after_a_fork(
+    monkeypatch: pytest.MonkeyPatch, in_lambda: None
+) -> None:
+    monkeypatch.setenv("AGENTOPS_BUDGET", "1")
+    given = guard.from_environment()
+    connected = given._connected()
+    config = connected._client.meta.config
+    assert (config.connect_timeout, config.read_timeout) == (1, 1)
+    assert config.retries["total_max_attempts"] == 2
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if given._connected() is not connected else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert given._connected() is connected
+
+
+def test_what_is_settled_while_a_call_is_refused_makes_room_for_it(
+    enforce: Any, aws: Aws, recorded: Any
+) -> None:
+    budget = enforce("0.03")
+    bedrock = client()
+    aws.answer(CONVERSE_STREAM)
+    unread = [bedrock.converse_stream(**LIMITED)["stream"]]
+    asked = budget.table.calls
+
+    def end(when: str) -> None:
+        if when == "before" and budget.table.calls == asked and unread:
+            list(unread.pop())  # in the midst of asking, so that it waits for its turn
+
+    budget.table.fault = end
+    aws.answer(USED)
+    bedrock.converse(**LIMITED)
+    assert budget.held == 0
+    assert budget.booked == cost_of(recorded())
+    assert [event["type"] for event in recorded()] == ["llm_usage", "llm_usage"]
 
 
 def test_a_child_process_settles_what_is_its_own(enforce: Any, aws: Aws, recorded: Any) -> None:

@@ -254,6 +254,32 @@ def test_several_answers_of_a_model_behind_bedrock() -> None:
     assert bound.answers == 3
 
 
+@pytest.mark.parametrize(
+    ("prompt", "more", "answers"),
+    [
+        ("x", {}, 1),
+        (["x", "y"], {}, 2),
+        ([[1, 2], [3]], {"n": 2}, 4),
+        ([1, 2, 3], {"best_of": 3}, 3),
+    ],
+)
+def test_each_prompt_of_a_completion_is_answered(prompt: Any, more: Any, answers: int) -> None:
+    (bound,) = bounds.of_request("openai", "/completions", {"prompt": prompt, **more})
+    assert bound.answers == answers
+
+
+def test_what_a_provider_puts_around_a_short_message_is_allowed_for() -> None:
+    for kind, path, body in (
+        ("anthropic", "/v1/messages", {"messages": []}),
+        ("openai", "/chat/completions", {"messages": []}),
+        ("converse", "", b"{}"),
+        ("invoke", "", b"{}"),
+    ):
+        (bound,) = bounds.of_request(kind, path, body)
+        assert bound.input_tokens is not None
+        assert bound.input_tokens >= 500
+
+
 def test_the_agents_own_arithmetic_changes_nothing() -> None:
     body = {"messages": [{"role": "user", "content": "x" * 1234}], "max_tokens": 98_765}
     asked = "claude-haiku-4-5", "anthropic", "/v1/messages", body
