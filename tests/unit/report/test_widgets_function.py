@@ -51,7 +51,8 @@ def test_it_describes_itself_in_markdown(ask: Any) -> None:
 
 
 def test_the_flow_map_shows_the_ledgers_messages(ask: Any) -> None:
-    assert "manager → qa: 2 messages, 20 ms on the way, 95 % of them within" in html.unescape(ask(widget="flow"))
+    told = html.unescape(ask(widget="flow"))
+    assert "manager → qa: 2 messages, 20 ms on the way, 95 % of them within" in told
 
 
 def test_a_decision_is_found_again_by_its_drill_down(ask: Any) -> None:
