@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -177,8 +178,39 @@ def test_of_later_versions_it_takes_the_lines_of_the_workflow_alone(workflow: st
         for name, body in bodies.items()
     ]
     later.put({"logGroup": "g"}, lines)
+    (found,) = Forget(client, TABLES).sweep(workflow, dry_run=True)
+    assert found.later == 2
+    assert len(list(later.all(datetime.now(UTC)))) == len(bodies)
     assert sweep(client, workflow).later == 2
     assert {each.key[1] for each in later.all(datetime.now(UTC))} == {"another", "mentioned", "unnamed"}
+
+
+def test_the_pieces_of_a_large_event_go_with_it() -> None:
+    client = FakeDynamoDB()
+    number = {"N": "1"}
+    event = {"pk": {"S": "WF#w"}, "sk": {"S": "2026#n-1"}, "type": {"S": "custom"}, "expires_at": number}
+    client.put_item(TableName=TABLES.monitoring, Item={**event, "data_parts": number})
+    for owner in ("n-1", "n-2"):
+        key = {"pk": {"S": f"DATA#{owner}"}, "sk": {"S": "000001"}}
+        client.put_item(TableName=TABLES.ledger, Item={**key, "data": {"B": b"x"}})
+    assert sweep(client, "w").pieces == 1
+    assert [item["pk"]["S"] for item in scan(client, TABLES.ledger)] == ["DATA#n-2"]
+
+
+def test_what_was_under_way_is_swept_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def swept(self: Forget, workflow_id: str, *, dry_run: bool = False) -> Iterator[Forgotten]:
+        done.append(f"sweep {workflow_id}")
+        yield Forgotten()
+
+    monkeypatch.setattr(plane, "client", lambda *_: None)
+    monkeypatch.setenv("LEDGER_TABLE_NAME", TABLES.ledger)
+    monkeypatch.setattr(forget, "IN_FLIGHT_S", 0.0)
+    monkeypatch.setattr(Forget, "mark", lambda self, workflow_id: done.append(f"mark {workflow_id}"))
+    monkeypatch.setattr(Forget, "sweep", swept)
+    assert cli.main(["forget", "--workflow", "w", "--yes"]) == 0
+    assert done == ["mark w", "sweep w", "sweep w"]
 
 
 def test_without_a_plane_nothing_is_said_to_be_found(
