@@ -11,6 +11,7 @@ import pytest
 
 from agentops_monitoring.export.spans import span_of
 from agentops_monitoring.export.stream import event_of
+from agentops_monitoring.ledger.forget import Forget
 from agentops_monitoring.ledger.metrics import BusiestPairs, metric_lines
 from agentops_monitoring.ledger.parse import read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
@@ -239,6 +240,16 @@ def test_what_was_taken_back_whole_is_not_shown() -> None:
     key = ("", "FLOW#a#b")
     assert rollups({key: {"messages_received": 0}}).flows == {}
     assert rollups({key: {"messages_received": 1}}).flows.keys() == {("a", "b")}
+
+
+def test_a_report_that_comes_after_its_workflow_was_forgotten_counts_and_keeps_a_key() -> None:
+    ledger = Ledger([START, CALL])
+    Forget(ledger.client, TABLES).mark(WORKFLOW)
+    LedgerWriter(ledger.client, TABLES, shards=2).write(read_payload(payload([report()]), "us-east-1"))
+    assert ledger.counted() == (1, 0)
+    assert ledger.failures() == []
+    (item,) = (each for key, each in ledger.client.tables[TABLES.monitoring].items() if "#report-" in key[1])
+    assert item.keys() == {"pk", "sk", "expires_at", "withdrawn"}
 
 
 def test_children_of_what_was_killed_are_no_orphans() -> None:
