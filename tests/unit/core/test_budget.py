@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -394,13 +395,16 @@ def test_the_exception_goes_from_process_to_process(enforce: Any, aws: Aws, reco
 # --- how it is turned on
 
 
-def test_an_agent_without_a_budget_loads_nothing_of_it() -> None:
+def test_an_agent_without_a_budget_loads_nothing_of_it(root: Path) -> None:
     code = (
         "import sys, agentops_monitoring.wrapper, boto3\n"
         "boto3.session.Session(region_name='us-east-1').client('bedrock-runtime')\n"
         "print([name for name in sys.modules if 'budget' in name or 'enforcement' in name])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(root / "runtime")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
