@@ -51,3 +51,10 @@ def root() -> Path:
 def full_size() -> bool:
     """Whether tests run at the size that the issues name (`make prove`) instead of a reduced one."""
     return os.environ.get("AGENTOPS_TEST_SIZE") == "full"
+
+
+@pytest.fixture(scope="session")
+def only_at_full_size(full_size: bool) -> None:
+    """Skip a test at reduced size: it takes long, and others prove most of it in parts."""
+    if not full_size:
+        pytest.skip("at full size")

@@ -142,6 +142,7 @@ def test_the_page_needs_no_network(summary: dict[str, Any], out: Path) -> None:
     assert "<link" not in page
 
 
+@pytest.mark.usefixtures("only_at_full_size")
 def test_the_same_seed_gives_the_same_run(
     summary: dict[str, Any], root: Path, tmp_path: Path, workflows: int
 ) -> None:

@@ -54,6 +54,7 @@ def client(account: str, service: str) -> Any:
     return boto3.client(service, endpoint_url=account, region_name=REGION)  # type: ignore[call-overload]
 
 
+@pytest.mark.usefixtures("only_at_full_size")
 def test_production_is_deployed_destroyed_and_deployed_again(account: str, run: Run) -> None:
     cdk = ("node", "node_modules/aws-cdk/bin/cdk")
     run(*cdk, "bootstrap", f"aws://{ACCOUNT}/{REGION}")
