@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,7 +21,19 @@ def _fold() -> Fold:
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, int]:  # noqa: ARG001 - Lambda's signature
-    """Fold what has to be; what there is no time for waits for the next run."""
+    """Fold what has to be; what there is no time for waits for the next run.
+
+    Raises
+    ------
+    ExceptionGroup
+        Some days or months could not be folded.
+    """
     remaining = context.get_remaining_time_in_millis() / 1000 if context is not None else 900.0
-    folded = _fold().run(datetime.now(UTC), deadline=time.monotonic() + remaining - _RESERVE_S)
+    try:
+        folded = _fold().run(datetime.now(UTC), deadline=time.monotonic() + remaining - _RESERVE_S)
+    except ExceptionGroup as failed:
+        for each in failed.exceptions:  # Lambda's own line on a group leaves out what is in it
+            what = {"at": " ".join(each.__notes__), "why": str(each)}
+            print(json.dumps({"level": "ERROR", "message": "fold", **what}), flush=True)
+        raise
     return folded._asdict()

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentops_monitoring.functions import fold as function
 from agentops_monitoring.ledger.fold import Fold, Folded
 from agentops_monitoring.ledger.parse import read_lines, read_payload
 from agentops_monitoring.ledger.reader import LedgerReader
@@ -373,3 +374,24 @@ def test_reading_and_folding_take_requests_by_days_and_not_by_events(invocations
     reader = ledger.reader()
     reader.last(24 * 7, datetime(2026, 11, 5, 23, 30, tzinfo=UTC))
     assert reader.requests == 1 + len(ledger.reader().marks("D#2026-10-30", "D#2026-11-05")) + 4
+
+
+def test_the_function_says_in_its_log_what_it_could_not_fold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = FakeDynamoDB()
+    ledger = Ledger(client)
+    for batch in years(5, STARTS[:1]):
+        ledger.write(batch)
+
+    def refuse(operation: str, when: str) -> None:
+        if operation == "UpdateItem" and when == "before":
+            raise client_error("AccessDeniedException", operation)
+
+    client.fault = refuse
+    monkeypatch.setattr(function, "_fold", lambda: Fold(client, TABLES))
+    with pytest.raises(ExceptionGroup, match="could not be folded"):
+        function.handler({}, None)
+    (told,) = {line for line in capsys.readouterr().out.splitlines() if "2026-10-30" in line}
+    assert json.loads(told)["at"] == "folding D#2026-10-30"
+    assert "AccessDenied" in json.loads(told)["why"]
