@@ -135,7 +135,7 @@ def test_lines_that_ingest_never_took_are_missed_by_the_day_s_reconciliation(pla
 def test_under_random_faults_the_ledger_is_the_recount(plane: Plane, full_size: bool) -> None:
     for seed in seeds(full_size):
         plane.order(*calls_fail(random.Random(seed), INGEST), *deliveries_fail(INGEST), seed=seed)
-        events = world(seed, streams=8 if full_size else 2, invocations=30 if full_size else 3)
+        events = world(seed, streams=8 if full_size else 3, invocations=30 if full_size else 4)
         broken = [
             one._replace(message=text)
             for one in events[:2]
